@@ -1,0 +1,1 @@
+"""srsctl, the command line. One module for each group of commands."""

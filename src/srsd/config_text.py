@@ -1,0 +1,218 @@
+"""Reads the text of a configuration: gives a Config, or every fault in the text at once."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
+
+from cattrs import ClassValidationError, Converter
+from cattrs.errors import ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn, override
+
+from srsd.config import Config, Workers
+from srsd.endpoint import Endpoint, InetEndpoint, parse_endpoint
+from srsd.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cattrs.dispatch import StructureHook
+
+
+def parse_config(text: bytes) -> tuple[Config, list[Fault]]:
+    """Read a configuration. Gives it with remarks: keys that have no effect yet.
+
+    Raises ConfigError with every fault.
+    """
+    try:
+        raw = tomllib.loads(text.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            [Fault("", f"byte {error.start} is not UTF-8, would be right: UTF-8 text")]
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([Fault("", f"is not TOML: {error}, would be right: key = value")]) from None
+    faults: list[Fault] = []
+    config = _structure(raw, faults)
+    faults += _contradictions(config)
+    remarks = []
+    for name, asks in _unbuilt(config, Config(), raw):
+        if asks:
+            faults.append(Fault(name, "is not built yet in this version, would be right: to leave it out"))
+        else:
+            remarks.append(Fault(name, "has no effect yet: it is not built in this version"))
+    if faults:
+        raise ConfigError(faults)
+    return config, remarks
+
+
+def _structure(raw: dict[str, Any], faults: list[Fault]) -> Config:
+    """Make a Config of parsed TOML; faulty keys are noted and dropped, so that the rest can be checked."""
+    while True:
+        try:
+            return _CONVERTER.structure(raw, Config)
+        except ClassValidationError as error:
+            for path, problem in _problems(error, Config):
+                faults.append(Fault(".".join(path), problem))
+                table = raw
+                for name in path[:-1]:
+                    table = table[name]
+                del table[path[-1]]
+
+
+def _problems(error: ClassValidationError, cls: type) -> list[tuple[tuple[str, ...], str]]:
+    """Flatten cattrs' tree of exceptions: the path of each faulty key, and what is wrong with it."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    noted, others = error.group_exceptions()
+    for problem in others:
+        if isinstance(problem, ForbiddenExtraKeysError):
+            found += [((name,), _unknown(name, cls)) for name in sorted(problem.extra_fields)]
+        else:
+            raise problem
+    for problem, note in noted:
+        if isinstance(problem, ClassValidationError):
+            inner = _problems(problem, get_type_hints(cls)[note.name])
+            found += [((note.name, *path), text) for path, text in inner]
+        else:
+            found.append(((note.name,), str(problem)))
+    return found
+
+
+def _unknown(name: str, cls: type) -> str:
+    known = [item.name for item in fields(cls)]
+    near = difflib.get_close_matches(name, known, 1, cutoff=0) if known else []
+    return f"is not a known key, would be right: {near[0] if near else 'none'} is the nearest"
+
+
+def _contradictions(config: Config) -> list[Fault]:
+    """Find what each key allows and all together do not."""
+    faults = []
+    srs, listen = config.srs, config.listen
+    if srs.hash_minimum > srs.hash_length:
+        faults.append(
+            Fault(
+                "srs.hash_minimum",
+                f"is {srs.hash_minimum}, so addresses with the {srs.hash_length} characters of hash_length "
+                "would be refused, would be right: not more than hash_length",
+            )
+        )
+    seen: dict[Endpoint, str] = {}
+    for item in fields(listen):
+        for endpoint in getattr(listen, item.name) if item.metadata["built"] else ():
+            if endpoint in seen and not (isinstance(endpoint, InetEndpoint) and endpoint.port == 0):
+                problem = f'"{endpoint}" is in listen.{seen[endpoint]} already, would be right: each one once'
+                faults.append(Fault(f"listen.{item.name}", problem))
+            seen[endpoint] = item.name
+    if not seen:
+        faults.append(
+            Fault("listen", "has no endpoint, would be right: one in srs_forward, srs_reverse or socketmap")
+        )
+    return faults
+
+
+def _unbuilt(config: Any, default: Any, raw: dict[str, Any]) -> Iterator[tuple[str, bool]]:  # noqa: ANN401
+    """Name the keys in the file of what is not built yet, and whether they ask for more than the default."""
+    for item in fields(config):
+        if item.name not in raw:
+            continue
+        value, untouched = getattr(config, item.name), getattr(default, item.name)
+        if is_dataclass(value):
+            for name, asks in _unbuilt(value, untouched, raw[item.name]):
+                yield f"{item.name}.{name}", asks
+        elif not item.metadata["built"]:
+            yield item.name, value != untouched
+
+
+def _shown(value: object) -> str:
+    """Show a value as TOML would."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _strictly(right: str, *types: type) -> StructureHook:
+    """Make a hook that takes values of just these types: TOML tells 1, 1.0, "1" and true apart."""
+
+    def hook(value: Any, _: Any) -> Any:  # noqa: ANN401 - any TOML value
+        if type(value) in types:
+            return value
+        raise ValueError(f"is {_shown(value)}, would be right: {right}")
+
+    return hook
+
+
+def _structure_strings(value: Any, _: Any) -> tuple[str, ...]:  # noqa: ANN401
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ValueError(f'is {_shown(value)}, would be right: a list of texts such as ["one", "two"]')
+
+
+def _structure_endpoints(value: Any, _: Any) -> tuple[Endpoint, ...]:  # noqa: ANN401
+    return tuple(parse_endpoint(item) for item in _structure_strings(value, None))
+
+
+def _structure_workers(value: Any, _: Any) -> Workers:  # noqa: ANN401
+    if value == "auto" or (type(value) is int and 1 <= value <= 1024):
+        return cast("Workers", value)
+    raise ValueError(f'is {_shown(value)}, would be right: a whole number from 1 to 1024, or "auto"')
+
+
+def _structure_choice(value: Any, literal: Any) -> Any:  # noqa: ANN401
+    words = get_args(literal)
+    if isinstance(value, str) and value in words:
+        return value
+    raise ValueError(f"is {_shown(value)}, would be right: one of {', '.join(words)}")
+
+
+def _section_hook(cls: type) -> StructureHook:
+    """Make the hook for a dataclass: unknown keys are errors, each field has its type and its check."""
+    types = get_type_hints(cls)
+    overrides: dict[str, Any] = {
+        item.name: override(struct_hook=_field_hook(types[item.name], item.metadata.get("check")))
+        for item in fields(cls)
+    }
+    structure: StructureHook = make_dict_structure_fn(
+        cls, _CONVERTER, _cattrs_forbid_extra_keys=True, **overrides
+    )
+
+    def hook(value: Any, target: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, dict):
+            return structure(value, target)
+        raise ValueError(f"is {_shown(value)}, would be right: a table [{cls.__name__.lower()}]")
+
+    return hook
+
+
+def _field_hook(kind: Any, check: Callable[[Any], str | None] | None) -> StructureHook:  # noqa: ANN401
+    def hook(value: Any, _: Any) -> Any:  # noqa: ANN401
+        structured = _CONVERTER.structure(value, kind)
+        problem = check(structured) if check else None
+        if problem:
+            raise ValueError(problem)
+        return structured
+
+    return hook
+
+
+def _is_choice(kind: Any) -> bool:  # noqa: ANN401
+    origin: object = get_origin(kind)
+    return origin is Literal
+
+
+def _make_converter() -> Converter:
+    converter = Converter()
+    converter.register_structure_hook(str, _strictly('a text in quotes, such as "text"', str))
+    converter.register_structure_hook(bool, _strictly("true or false", bool))
+    converter.register_structure_hook(int, _strictly("a whole number", int))
+    converter.register_structure_hook(float, _strictly("a number", int, float))
+    converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _structure_strings)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[Endpoint, ...], _structure_endpoints)
+    converter.register_structure_hook_func(lambda kind: kind == Workers, _structure_workers)
+    converter.register_structure_hook_func(_is_choice, _structure_choice)
+    converter.register_structure_hook_factory(is_dataclass, _section_hook)
+    return converter
+
+
+_CONVERTER = _make_converter()

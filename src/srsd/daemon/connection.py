@@ -1,0 +1,143 @@
+"""One connection to a table: cuts requests from the stream and writes their replies, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol, cast
+
+from srsd.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from srsd.daemon.tables import Decoder, Table
+
+_LOG = logging.getLogger(__name__)
+_OUTPUT_MAXIMUM = 65536  # octets written before looking whether the client reads them
+
+
+class Registry(Protocol):
+    """Who knows all connections."""
+
+    def opened(self, connection: LookupConnection) -> None:
+        """Take a new connection in; may close it or another one."""
+        ...
+
+    def closed(self, connection: LookupConnection) -> None:
+        """Forget a connection."""
+        ...
+
+
+class LookupConnection(asyncio.Protocol):
+    """Answers the requests of one client. What it does wrong costs it this connection and nothing else."""
+
+    __slots__ = (
+        "_decoder",
+        "_finishing",
+        "_paused",
+        "_registry",
+        "_table",
+        "_transport",
+        "_waiting",
+        "active",
+        "idle",
+        "slow",
+    )
+
+    def __init__(self, registry: Registry, table: Table) -> None:
+        self._registry = registry
+        self._table = table
+        self._transport: asyncio.Transport
+        self._decoder: Decoder | None = None  # only between reads that do not end with a request
+        self._paused = False
+        self._finishing = False
+        self._waiting: list[bytes] = []  # requests that wait until the client reads replies
+        # For whoever looks over all connections: heard of since the last look, and for how many
+        # looks in a row it was silent or has kept a request unfinished or a reply unread.
+        self.active = True
+        self.idle = 0
+        self.slow = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._registry.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """End; whatever the reason, there is nobody to tell."""
+        self._waiting = []
+        self._registry.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the requests that these octets complete."""
+        self.active = True
+        decoder = self._decoder
+        if decoder is None:
+            # Nearly every read is one whole request, and most were seen before.
+            reply = self._table.replies.get(data)
+            if reply is not None:
+                self._transport.write(reply)
+                return
+            decoder = self._table.make_decoder()
+        try:
+            requests = decoder.feed(data)
+        except ProtocolError as error:
+            _LOG.warning("a client was cut off: it sent %s", error)
+            self._transport.abort()
+            return
+        self._decoder = decoder if decoder.pending else None
+        if len(requests) == 1 and not self._waiting:
+            self._transport.write(self._table.respond(requests[0]))
+        elif requests:
+            self._waiting += requests
+            self._answer_waiting()
+        if self._finishing:
+            self.finish()
+
+    def _answer_waiting(self) -> None:
+        """Answer pipelined requests, many in one write, for as long as the client reads."""
+        done = 0
+        while done < len(self._waiting) and not self._paused:
+            replies, size = [], 0
+            while done < len(self._waiting) and size < _OUTPUT_MAXIMUM:
+                reply = self._table.respond(self._waiting[done])
+                replies.append(reply)
+                size += len(reply)
+                done += 1
+            self._transport.write(b"".join(replies))
+        del self._waiting[:done]
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on with a client that reads again."""
+        self._paused = False
+        self._answer_waiting()
+        if self._finishing:
+            self.finish()
+        elif not self._paused:
+            self._transport.resume_reading()
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether a request is unfinished, or a reply not taken."""
+        return bool(self._decoder or self._waiting or self._transport.get_write_buffer_size())
+
+    def finish(self) -> None:
+        """End the connection as soon as no request of it is unfinished; what is written still leaves."""
+        self._finishing = True
+        if not self._decoder and not self._waiting:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._transport.abort()
+
+    def close(self) -> None:
+        """End the connection; replies that are written still leave, unless the client does not read."""
+        if self._paused:
+            self._transport.abort()
+        else:
+            self._transport.close()

@@ -1,0 +1,112 @@
+"""The servers behind the listeners, and the connections that they have open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+from typing import TYPE_CHECKING
+
+from srsd.daemon.connection import LookupConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from srsd.daemon.listeners import Listener
+    from srsd.daemon.tables import Table
+
+_LOG = logging.getLogger(__name__)
+LOOK_INTERVAL = 5  # seconds between looks over the connections
+IDLE_LOOKS = 1800 // LOOK_INTERVAL  # a silent client is closed after half an hour, as PostSRSd does
+SLOW_LOOKS = 30 // LOOK_INTERVAL  # a request may take this long to arrive, a reply to be read
+DRAIN_SECONDS = 5.0  # for requests that have begun when srsd is told to end
+_CONNECTIONS_MAXIMUM = 16384
+_OTHER_DESCRIPTORS = 64
+
+
+class Server:
+    """Serves tables on listeners."""
+
+    def __init__(self) -> None:
+        self._connections: set[LookupConnection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        self._limit = _raise_descriptor_limit()
+        self._drained: asyncio.Event | None = None  # only while srsd ends
+
+    async def start(self, listeners: Sequence[Listener], tables: dict[str, Table]) -> None:
+        """Begin to accept. tables has one for each kind of listener."""
+        loop = asyncio.get_running_loop()
+        self._listeners = list(listeners)
+        for listener in listeners:
+            factory = self._factory(tables[listener.kind])
+            listener.socket.setblocking(False)
+            if listener.socket.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(factory, sock=listener.socket)
+            else:
+                server = await loop.create_server(factory, sock=listener.socket)
+            self._servers.append(server)
+
+    def _factory(self, table: Table) -> Callable[[], LookupConnection]:
+        return lambda: LookupConnection(self, table)
+
+    def opened(self, connection: LookupConnection) -> None:
+        """Take a connection in. With too many of them, the one that was silent longest ends.
+
+        Postfix comes back at once when an idle connection ends, but waits when a new one is refused.
+        """
+        if len(self._connections) >= self._limit:
+            idlest = max(self._connections, key=lambda each: each.idle)
+            _LOG.warning(
+                "%d connections are open: the one that was silent longest was closed", len(self._connections)
+            )
+            self._connections.discard(idlest)
+            idlest.close()
+        self._connections.add(connection)
+
+    def closed(self, connection: LookupConnection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        if self._drained and not self._connections:
+            self._drained.set()
+
+    def look_over(self) -> None:
+        """Close connections that have been silent, or stuck, for too long. Every LOOK_INTERVAL seconds."""
+        for connection in list(self._connections):
+            connection.idle = 0 if connection.active else connection.idle + 1
+            connection.slow = connection.slow + 1 if connection.busy else 0
+            connection.active = False
+            if connection.idle >= IDLE_LOOKS or connection.slow >= SLOW_LOOKS:
+                connection.close()
+
+    async def drain(self) -> None:
+        """Stop accepting, finish the requests that have begun, and close everything."""
+        for server in self._servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        # What has arrived already is read in the next turns of the loop, and answered.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for connection in list(self._connections):
+            connection.finish()
+        if self._connections:
+            self._drained = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), DRAIN_SECONDS)
+        for connection in list(self._connections):
+            connection.abort()
+
+
+def _raise_descriptor_limit() -> int:
+    """Allow as many open files as the system lets us; give the number of connections that fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _CONNECTIONS_MAXIMUM + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return _CONNECTIONS_MAXIMUM
+    return max(1, min(_CONNECTIONS_MAXIMUM, soft - _OTHER_DESCRIPTORS))

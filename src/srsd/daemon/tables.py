@@ -1,0 +1,151 @@
+"""The tables that Postfix asks: a request's octets in, a reply's octets out."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from srsd.daemon.log import printable
+from srsd.lookup import REWRITTEN_LONG
+from srsd.srs import Refusal
+from srsd.wire import socketmap, tcp_table
+from srsd.wire.answer import Answer, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from srsd.lookup import Lookup
+
+_LOG = logging.getLogger(__name__)
+_BUG = Answer(Status.TEMPORARY, b"internal error", "a bug in srsd")
+# What a stranger tried or a clock spoilt is worth a line; that an address is no SRS address is not.
+_NOTABLE = {refusal.value for refusal in Refusal if refusal is not Refusal.NOT_SRS}
+_MAPS = {b"forward": "forward", b"srsencoder": "forward", b"reverse": "reverse", b"srsdecoder": "reverse"}
+_GENERATION = 4096  # replies kept twice over: the present generation and the one before
+_KEPT_MAXIMUM = 512  # octets of a request worth keeping its reply
+
+
+class Decoder(Protocol):
+    """Cuts a stream into requests."""
+
+    @property
+    def pending(self) -> bool:
+        """Tell whether part of a request waits for the rest."""
+        ...
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take octets, give whole requests; raises ProtocolError."""
+        ...
+
+
+class Answerer:
+    """The lookups in force, shared by all tables; logs what is decided.
+
+    today is the number of days since 1970-01-01, UTC. Whoever changes lookup or today must
+    make the tables forget what they keep.
+    """
+
+    def __init__(self, lookup: Lookup, today: int) -> None:
+        self.lookup = lookup
+        self.today = today
+
+    def answer(self, direction: str, key: bytes) -> Answer:
+        """Answer one lookup. A bug of ours costs this answer and nothing else: the mail waits."""
+        try:
+            lookup = self.lookup
+            resolve = lookup.forward if direction == "forward" else lookup.reverse
+            answer = resolve(key, self.today)
+        except Exception:  # noqa: BLE001 - whatever it is, other lookups go on
+            _LOG.exception(
+                "%s %s: a bug in srsd, please report it; the mail waits and is tried again",
+                direction,
+                printable(key),
+            )
+            return _BUG
+        if _LOG.isEnabledFor(logging.WARNING):
+            _log(direction, key, answer)
+        return answer
+
+
+def _log(direction: str, key: bytes, answer: Answer) -> None:
+    """Write the one line of a lookup: old, new, why."""
+    if answer.status is Status.FOUND:
+        level = logging.WARNING if answer.reason is REWRITTEN_LONG else logging.INFO
+        if _LOG.isEnabledFor(level):
+            new = printable(answer.text)
+            facts = {"direction": direction, "old": printable(key), "new": new, "reason": answer.reason}
+            _LOG.log(
+                level, "%s %s -> %s (%s)", direction, facts["old"], new, answer.reason, extra={"facts": facts}
+            )
+        return
+    level = logging.INFO if answer.reason in _NOTABLE else logging.DEBUG
+    if _LOG.isEnabledFor(level):
+        facts = {"direction": direction, "old": printable(key), "reason": answer.reason}
+        _LOG.log(
+            level, "%s %s left as it is (%s)", direction, facts["old"], answer.reason, extra={"facts": facts}
+        )
+
+
+class Table:
+    """One kind of table: its protocol, and the replies that it keeps for requests that come again.
+
+    Postfix asks each key two or three times for a message. replies maps the octets of a whole
+    request to those of its reply; a reader may look there first.
+    """
+
+    def __init__(
+        self,
+        make_decoder: Callable[[], Decoder],
+        answer: Callable[[bytes], Answer],
+        format_reply: Callable[[Answer], bytes],
+    ) -> None:
+        self.make_decoder = make_decoder
+        self.replies: dict[bytes, bytes] = {}
+        self._former: dict[bytes, bytes] = {}
+        self._answer = answer
+        self._format_reply = format_reply
+
+    def respond(self, request: bytes) -> bytes:
+        """Give the reply to one whole request."""
+        reply = self.replies.get(request) or self._former.get(request)
+        if reply is None:
+            answer = self._answer(request)
+            reply = self._format_reply(answer)
+            if len(request) > _KEPT_MAXIMUM or answer.status is Status.TEMPORARY:
+                return reply
+        if len(self.replies) >= _GENERATION:
+            self._former, self.replies = self.replies, {}
+        self.replies[request] = reply
+        return reply
+
+    def forget(self) -> None:
+        """Drop the replies that are kept."""
+        self.replies = {}
+        self._former = {}
+
+
+def tcp_table_of(answerer: Answerer, direction: str) -> Table:
+    """Make the tcp_table(5) of one direction, "forward" or "reverse"."""
+
+    def answer(request: bytes) -> Answer:
+        key = tcp_table.parse_request(request)
+        return tcp_table.NOT_A_REQUEST if key is None else answerer.answer(direction, key)
+
+    return Table(tcp_table.Decoder, answer, tcp_table.format_reply)
+
+
+def socketmap_of(answerer: Answerer) -> Table:
+    """Make the socketmap_table(5), which has both directions by name."""
+
+    def answer(request: bytes) -> Answer:
+        name, key = socketmap.parse_request(request)
+        direction = _MAPS.get(name)
+        if direction is not None:
+            return answerer.answer(direction, key)
+        _LOG.warning(
+            'there is no socketmap "%s", so the mail waits; main.cf must say forward or reverse',
+            printable(name),
+        )
+        return socketmap.NO_MAP
+
+    return Table(socketmap.Decoder, answer, socketmap.format_reply)

@@ -1,0 +1,149 @@
+"""One table lookup: whose domain it is, excluded or not, and what SRS makes of the address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from srsd.exclusion import ExclusionMap, Skip
+from srsd.srs import Refusal, Srs, is_srs
+from srsd.syntax.address import LOCAL_PART_MAXIMUM, Address, parse_address, quote_local_part
+from srsd.syntax.domain import DomainSet, fold_domain, parse_domain
+from srsd.syntax.setting import setting
+from srsd.wire.answer import Answer, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def _check_srs_domain(value: str) -> str | None:
+    if not value:
+        return None
+    right = "would be right: a domain of yours with an MX record, such as srs.example.org"
+    try:
+        folded = parse_domain(value)
+    except ValueError as error:
+        return f"{error}, {right}"
+    return None if b"." in folded else f"{value!r} has no dot, {right}"
+
+
+def _check_domains(value: Iterable[str]) -> str | None:
+    try:
+        DomainSet(value)
+    except ValueError as error:
+        return f"{error}, would be right: names such as example.org, or .example.org for its subdomains"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupParameters:
+    """Which senders are rewritten, and where they then come from."""
+
+    domain: str = setting(
+        "",
+        "The domain of rewritten addresses. It needs an MX record that leads to this host. "
+        "Empty: every lookup answers not found.",
+        _check_srs_domain,
+    )
+    local_domains: tuple[str, ...] = setting(
+        (),
+        "Domains whose senders are never rewritten, since this host may send for them. "
+        '".example.org" means all subdomains. domain and previous_domains always belong.',
+        _check_domains,
+    )
+    previous_domains: tuple[str, ...] = setting(
+        (),
+        "Former values of domain: addresses rewritten to them are still reversed.",
+        _check_domains,
+    )
+    always_rewrite: bool = setting(
+        False, "Rewrite senders in local_domains and domain too, but never our own SRS addresses."
+    )
+
+
+def _not_found(reason: str) -> Answer:
+    return Answer(Status.NOT_FOUND, reason.encode(), reason)
+
+
+NO_DOMAIN = _not_found("no SRS domain configured")
+NOT_AN_ADDRESS = _not_found("not an address")
+NULL_SENDER = _not_found("null sender")
+ALREADY_REWRITTEN = _not_found("already rewritten here")
+OWN_DOMAIN = _not_found("own domain")
+EXCLUDED = _not_found("excluded")
+FOREIGN_DOMAIN = _not_found("SRS address of another domain")
+REWRITTEN = "rewritten"
+REWRITTEN_LONG = "rewritten, with a local-part of over 64 octets that some receivers refuse"
+_REFUSED = {refusal: _not_found(refusal.value) for refusal in Refusal}
+_NULL_KEYS = (b"", b'""', b"<>")  # Postfix asks for the null sender as two quote characters
+
+
+class Lookup:
+    """Answers lookups under one configuration; a reload makes a new one. Keeps no state.
+
+    today is the number of days since 1970-01-01, UTC.
+    """
+
+    def __init__(self, parameters: LookupParameters, srs: Srs | None, exclusions: ExclusionMap) -> None:
+        """Prepare to answer. srs may be missing only where parameters.domain is empty."""
+        if parameters.domain and srs is None:
+            raise ValueError("an SRS domain needs secrets")
+        self._srs = srs
+        self._domain = _emitted(parameters.domain)
+        self._exclusions = exclusions if len(exclusions) else None
+        self._always_rewrite = parameters.always_rewrite
+        srs_domains = (parameters.domain, *parameters.previous_domains) if parameters.domain else ()
+        self._srs_domains = DomainSet(srs_domains)
+        self._own_domains = DomainSet((*srs_domains, *parameters.local_domains))
+
+    def forward(self, key: bytes, today: int) -> Answer:
+        """Rewrite a sender, for sender_canonical_maps."""
+        if self._srs is None:
+            return NO_DOMAIN
+        address = parse_address(key)
+        if address is None:
+            return NULL_SENDER if key in _NULL_KEYS else NOT_AN_ADDRESS
+        left_alone = self._left_alone(address)
+        if left_alone is not None:
+            return left_alone
+        local_part = self._srs.forward(address, today)
+        if isinstance(local_part, Refusal):
+            return _REFUSED[local_part]
+        spelt = quote_local_part(local_part)
+        # Length alone never stops rewriting: a receiver may refuse it, SPF surely would without it.
+        reason = REWRITTEN if len(spelt) <= LOCAL_PART_MAXIMUM else REWRITTEN_LONG
+        return Answer(Status.FOUND, spelt + b"@" + self._domain, reason)
+
+    def _left_alone(self, address: Address) -> Answer | None:
+        """Tell why a sender is not rewritten, if there is a reason."""
+        folded = fold_domain(address.domain)
+        if folded in self._own_domains:
+            if folded in self._srs_domains and is_srs(address.local_part):
+                # Postfix looks results up again: an SRS1 of our own SRS0 would never end.
+                return ALREADY_REWRITTEN
+            if not self._always_rewrite:
+                return OWN_DOMAIN
+        if self._exclusions and Skip.SRS in self._exclusions.for_address(*address):
+            return EXCLUDED
+        return None
+
+    def reverse(self, key: bytes, today: int) -> Answer:
+        """Reverse a rewritten address, for recipient_canonical_maps."""
+        if self._srs is None:
+            return NO_DOMAIN
+        address = parse_address(key)
+        if address is None:
+            return NULL_SENDER if key in _NULL_KEYS else NOT_AN_ADDRESS
+        if not is_srs(address.local_part):
+            return _REFUSED[Refusal.NOT_SRS]
+        if fold_domain(address.domain) not in self._srs_domains:
+            return FOREIGN_DOMAIN
+        original = self._srs.reverse(address.local_part, today)
+        if isinstance(original, Refusal):
+            return _REFUSED[original]
+        return Answer(Status.FOUND, bytes(original), "reversed")
+
+
+def _emitted(domain: str) -> bytes:
+    """Spell the SRS domain for addresses: as written, but A-labels for a name that is not ASCII."""
+    return domain.encode() if domain.isascii() else parse_domain(domain)

@@ -1,0 +1,1 @@
+"""Grammar and value types: what mail is written with."""

@@ -1,0 +1,58 @@
+"""Mail addresses as octets: the local-part without its quoting, and the domain (RFC 5321 §4.1.2)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# RFC 5322 §3.2.3 atext and the dot; RFC 6531 §3.3 adds everything beyond ASCII.
+_DOT_ATOM_OCTETS = (
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~."
+    + bytes(range(0x80, 0x100))
+)
+# Quoted-string of RFC 5321 §4.1.2, with every octet but the two special ones taken as qtext.
+_QUOTED_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+_NEEDS_QUOTED_PAIR = re.compile(rb'(["\\])')
+# Postfix handles addresses as C strings and lines; these could only cut one short.
+_IMPOSSIBLE = re.compile(rb"[\0\r\n]")
+
+LOCAL_PART_MAXIMUM = 64  # octets, RFC 5321 §4.5.3.1.1
+
+
+class Address(NamedTuple):
+    """An address as octets. The local-part has no quoting, the domain stands as it was written."""
+
+    local_part: bytes
+    domain: bytes
+
+    def __bytes__(self) -> bytes:
+        """Give the address as SMTP spells it, the local-part quoted where it must be."""
+        return quote_local_part(self.local_part) + b"@" + self.domain
+
+
+def parse_address(text: bytes) -> Address | None:
+    """Parse the address in a lookup key: bare, its local-part quoted or not.
+
+    Postfix spells `"a b"@example.org` so, and as `a b@example.org` where it looks for its
+    internal form. None for what has no local-part, no domain, or broken quotes.
+    """
+    at = text.rfind(b"@")
+    if at < 1 or at + 1 == len(text) or _IMPOSSIBLE.search(text):
+        return None
+    local_part = text[:at]
+    if local_part.startswith(b'"'):
+        quoted = _QUOTED_STRING.fullmatch(local_part)
+        if quoted is None:
+            return None
+        local_part = _QUOTED_PAIR.sub(rb"\1", quoted[1])
+        if not local_part:
+            return None
+    return Address(local_part, text[at + 1 :])
+
+
+def quote_local_part(local_part: bytes) -> bytes:
+    """Spell a local-part for the wire: quoted as a whole where it holds anything but atext and dots."""
+    if not local_part.translate(None, _DOT_ATOM_OCTETS):
+        return local_part
+    return b'"' + _NEEDS_QUOTED_PAIR.sub(rb"\\\1", local_part) + b'"'

@@ -1,0 +1,1 @@
+"""Wire protocols as pure functions: octets in, requests out, octets back."""
