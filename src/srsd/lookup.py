@@ -15,6 +15,8 @@ from srsd.wire.answer import Answer, Status
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from srsd.srs import Examination
+
 
 def _check_srs_domain(value: str) -> str | None:
     if not value:
@@ -143,7 +145,16 @@ class Lookup:
             return _REFUSED[original]
         return Answer(Status.FOUND, bytes(original), "reversed")
 
+    def examine(self, key: bytes, today: int) -> Examination | None:
+        """Say all that can be said of an SRS address at one of our domains; None for any other key."""
+        address = parse_address(key)
+        if self._srs is None or address is None or not is_srs(address.local_part):
+            return None
+        if fold_domain(address.domain) not in self._srs_domains:
+            return None
+        return self._srs.examine(address.local_part, today)
+
 
 def _emitted(domain: str) -> bytes:
     """Spell the SRS domain for addresses: as written, but A-labels for a name that is not ASCII."""
-    return domain.encode() if domain.isascii() else parse_domain(domain)
+    return domain.removesuffix(".").encode() if domain.isascii() else parse_domain(domain)

@@ -72,23 +72,21 @@ class Files:
                 lines += [Fault(error.file, fault.line("")[2:]) for fault in error.faults]
         if lines:
             raise ConfigError(lines)
-        self._note_secrets()
 
     def poll(self) -> bool:
         """Take changed files in; tell whether there were any."""
         secrets_changed = self._secrets is not None and self._secrets.poll()
-        if secrets_changed:
-            self._note_secrets()
         return self._exclusions.poll() or secrets_changed
 
-    def _note_secrets(self) -> None:
-        if self._secrets is not None:
-            note_secrets(self.config.state_directory, self._secrets.value.fingerprints)
+    @property
+    def keyring(self) -> Keyring | None:
+        """The secrets in force; None where there is no SRS domain."""
+        return self._secrets.value if self._secrets is not None else None
 
     def make_lookup(self) -> Lookup:
         """Make the lookups that follow from the configuration and the files."""
         parameters = self.config.srs
-        srs = Srs(parameters, self._secrets.value) if self._secrets is not None else None
+        srs = Srs(parameters, self.keyring) if self.keyring is not None else None
         return Lookup(parameters, srs, self._exclusions.value)
 
 
@@ -99,7 +97,8 @@ class Service:
         """Read what the configuration names. Raises ConfigError."""
         self._path = path
         self._files = Files(config)
-        self._answerer = Answerer(self._files.make_lookup(), _today())
+        self._note_secrets()
+        self._answerer = Answerer(self._files.make_lookup(), today())
         self.tables: dict[str, Table] = {
             "srs_forward": tcp_table_of(self._answerer, "forward"),
             "srs_reverse": tcp_table_of(self._answerer, "reverse"),
@@ -110,9 +109,8 @@ class Service:
     def tick(self) -> None:
         """Look at the clock and at the files; once a second."""
         self._ticks += 1
-        today = _today()
-        if today != self._answerer.today:
-            self._answerer.today = today
+        if self._answerer.today != today():
+            self._answerer.today = today()
             self._forget()
         if self._files.poll():
             self._put_in_force(self._files)
@@ -138,14 +136,20 @@ class Service:
 
     def _put_in_force(self, files: Files) -> None:
         self._files = files
+        self._note_secrets()
         self._answerer.lookup = files.make_lookup()
         self._forget()
+
+    def _note_secrets(self) -> None:
+        keyring = self._files.keyring
+        if keyring is not None:
+            note_secrets(self._files.config.state_directory, keyring.fingerprints)
 
     def _forget(self) -> None:
         for table in self.tables.values():
             table.forget()
 
 
-def _today() -> int:
+def today() -> int:
     """Give the number of days since 1970-01-01, UTC."""
     return int(time.time()) // _SECONDS_PER_DAY
