@@ -53,9 +53,8 @@ class ExclusionMap:
         # By IP version and prefix length: a look at a client costs one step for each length in use.
         self._networks: dict[tuple[int, int], dict[int, frozenset[Skip]]] = {}
 
-    def for_address(self, local_part: bytes, domain: bytes) -> frozenset[Skip]:
-        """Tell what is skipped for an address; the local-part without quoting, the domain as written."""
-        folded = fold_domain(domain)
+    def for_address(self, local_part: bytes, folded: bytes | None) -> frozenset[Skip]:
+        """Tell what is skipped for an address: local-part without quoting, domain from fold_domain."""
         if folded is None:
             return _NOTHING
         skipped = self.for_domain(folded)

@@ -125,7 +125,8 @@ class Lookup:
                 return ALREADY_REWRITTEN
             if not self._always_rewrite:
                 return OWN_DOMAIN
-        if self._exclusions and Skip.SRS in self._exclusions.for_address(*address):
+        exclusions = self._exclusions
+        if exclusions is not None and Skip.SRS in exclusions.for_address(address.local_part, folded):
             return EXCLUDED
         return None
 

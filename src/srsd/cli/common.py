@@ -38,7 +38,7 @@ def load_files(path: str) -> Files:
 
 
 def _exit_faulty(error: ConfigError, path: str) -> NoReturn:
-    error.file = error.file or path
+    error.name_file(path)
     for line in error.lines():
         click.echo(line, err=True)
     sys.exit(EX_CONFIG)

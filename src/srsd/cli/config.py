@@ -38,7 +38,7 @@ def check(config_path: str, as_json: bool) -> None:
     try:
         Files(read_config(config_path))
     except ConfigError as error:
-        error.file = error.file or config_path
+        error.name_file(config_path)
         faults = error.lines()
     if as_json:
         print_json({"file": config_path, "good": not faults, "faults": faults})

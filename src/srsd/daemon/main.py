@@ -22,7 +22,7 @@ from srsd.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     import pwd
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from srsd.config import Config
 
@@ -43,13 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             _run(options.config)
     except ConfigError as error:
-        error.file = error.file or options.config
-        for line in error.lines():
-            _LOG.error(line)
+        error.name_file(options.config)
+        _say(error.lines())
         sys.exit(EX_CONFIG)
     except BindError as error:
-        _LOG.error("%s: %s", options.config, error)
+        _say([f"{options.config}: {error}"])
         sys.exit(EX_OSERR)
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Say why srsd does not start: to whoever started it, so without the form of the log."""
+    for line in lines:
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -74,7 +79,7 @@ def _check(path: str) -> None:
     """Check everything that a start would, but for the sockets, as the user that srsd becomes."""
     config = read_config(path)
     account = find_user(config.user)
-    if account is not None:
+    if account is not None and os.geteuid() == 0:
         become(account)
     _refuse_unreadable(path)
     Files(config)
@@ -113,7 +118,7 @@ def _refuse_unreadable(path: str) -> None:
     """Refuse a configuration that only root could read: the next reload would fail."""
     if not os.access(path, os.R_OK):
         raise ConfigError(
-            [Fault("", f"is not readable for user {os.geteuid()}, would be right: chmod 0644 {path}")], path
+            [Fault("", f"is not readable for user {os.geteuid()}, would be right: chmod 0644 {path}", path)]
         )
 
 

@@ -11,7 +11,7 @@ from srsd.errors import ConfigError, Fault
 def find_user(name: str) -> pwd.struct_passwd | None:
     """Give the account that srsd is to become; None when it stays who it is.
 
-    Raises ConfigError for a user that does not exist, or that only root could become.
+    Raises ConfigError for a user that does not exist.
     """
     if not name:
         return None
@@ -20,17 +20,21 @@ def find_user(name: str) -> pwd.struct_passwd | None:
     except KeyError:
         right = f"would be right: adduser --system --group --no-create-home {name}"
         raise ConfigError([Fault("user", f'there is no user "{name}", {right}')]) from None
-    if os.geteuid() not in (0, account.pw_uid):
-        raise ConfigError(
-            [Fault("user", f'only root can become "{name}", would be right: start as root or as {name}')]
-        )
     return account
 
 
 def become(account: pwd.struct_passwd) -> None:
-    """Give up root for good: groups first, for they need root."""
-    if os.geteuid() != 0:
+    """Give up root for good: groups first, for they need root.
+
+    Raises ConfigError where srsd is neither root nor that user.
+    """
+    if os.geteuid() == account.pw_uid:
         return
+    if os.geteuid() != 0:
+        name = account.pw_name
+        raise ConfigError(
+            [Fault("user", f'only root can become "{name}", would be right: start as root or as {name}')]
+        )
     os.initgroups(account.pw_name, account.pw_gid)
     os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
     os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)

@@ -7,9 +7,11 @@ import contextlib
 import logging
 import resource
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 from srsd.daemon.connection import LookupConnection
+from srsd.daemon.listeners import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,10 +45,15 @@ class Server:
         for listener in listeners:
             factory = self._factory(tables[listener.kind])
             listener.socket.setblocking(False)
-            if listener.socket.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(factory, sock=listener.socket)
+            if listener.socket.family != socket.AF_UNIX:
+                server = await loop.create_server(factory, sock=listener.socket, backlog=BACKLOG)
+            elif sys.version_info >= (3, 13):
+                # An inherited socket file is not ours to remove, and Listener.close removes our own.
+                server = await loop.create_unix_server(
+                    factory, sock=listener.socket, backlog=BACKLOG, cleanup_socket=False
+                )
             else:
-                server = await loop.create_server(factory, sock=listener.socket)
+                server = await loop.create_unix_server(factory, sock=listener.socket, backlog=BACKLOG)
             self._servers.append(server)
 
     def _factory(self, table: Table) -> Callable[[], LookupConnection]:

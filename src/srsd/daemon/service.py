@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from srsd.config_text import parse_config
@@ -36,14 +37,14 @@ def read_config(path: str) -> Config:
         fault = unreadable(path, error)
         if isinstance(error, FileNotFoundError):
             fault = Fault("", f"does not exist, would be right: srsctl config example > {path}")
-        raise ConfigError([fault], path) from None
+        raise ConfigError([fault._replace(file=path)]) from None
     try:
         config, remarks = parse_config(data)
     except ConfigError as error:
-        error.file = path
+        error.name_file(path)
         raise
     for remark in remarks:
-        _LOG.warning(remark.line(path))
+        _LOG.warning(remark._replace(file=path).line())
     return config
 
 
@@ -63,15 +64,15 @@ class Files:
             WatchedFile(config.srs.secrets_file, _parse_keyring, private=True) if config.srs.domain else None
         )
         self._exclusions = WatchedFile(config.exclude.file, parse_exclusion_map, absent=ExclusionMap())
-        lines = []
+        faults: list[Fault] = []
         for watched in (self._secrets, self._exclusions):
             try:
                 if watched:
                     watched.load()
             except ConfigError as error:
-                lines += [Fault(error.file, fault.line("")[2:]) for fault in error.faults]
-        if lines:
-            raise ConfigError(lines)
+                faults += error.faults
+        if faults:
+            raise ConfigError(faults)
 
     def poll(self) -> bool:
         """Take changed files in; tell whether there were any."""
@@ -119,20 +120,24 @@ class Service:
 
     def reload(self) -> None:
         """Read everything again. What has faults is reported, and everything stays as it was."""
-        running = self._files.config
         try:
-            config = read_config(self._path)
-            for name in _NEEDS_RESTART:
-                if getattr(config, name) != getattr(running, name):
-                    _LOG.warning("%s: %s has changed, which needs a restart of srsd", self._path, name)
-            files = Files(config)
+            files = Files(self._without_restart(read_config(self._path)))
         except ConfigError as error:
             for line in error.lines():
                 _LOG.error("%s; nothing was reloaded, the configuration before it stays in force", line)
             return
-        set_up_logging(config.log.format, config.log.level)
+        set_up_logging(files.config.log.format, files.config.log.level)
         self._put_in_force(files)
         _LOG.info("%s: everything was read again", self._path)
+
+    def _without_restart(self, config: Config) -> Config:
+        """Keep what only a restart can change, and say so."""
+        running = self._files.config
+        kept = {name: getattr(running, name) for name in _NEEDS_RESTART}
+        for name, value in kept.items():
+            if getattr(config, name) != value:
+                _LOG.warning("%s: %s has changed, which needs a restart of srsd", self._path, name)
+        return replace(config, **kept)
 
     def _put_in_force(self, files: Files) -> None:
         self._files = files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import logging
 import os
@@ -44,7 +45,7 @@ class WatchedFile(Generic[T]):
         try:
             self._loaded, self.value = self._read()
         except ConfigError as error:
-            error.file = self.path
+            error.name_file(self.path)
             raise
         self._changing = self._loaded
 
@@ -121,6 +122,8 @@ def unreadable(path: str, error: OSError) -> Fault:
     """Say why a file cannot be read, and what mends it."""
     problem = f"cannot be read ({error.strerror})"
     if isinstance(error, PermissionError):
-        group = grp.getgrgid(os.getegid()).gr_name
+        group: str | int = os.getegid()
+        with contextlib.suppress(KeyError):
+            group = grp.getgrgid(os.getegid()).gr_name
         problem += f", would be right: chown root:{group} {path} && chmod 0640 {path}"
     return Fault("", problem)

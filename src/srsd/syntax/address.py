@@ -15,7 +15,7 @@ _QUOTED_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _NEEDS_QUOTED_PAIR = re.compile(rb'(["\\])')
 # Postfix handles addresses as C strings and lines; these could only cut one short.
-_IMPOSSIBLE = re.compile(rb"[\0\r\n]")
+_IMPOSSIBLE = b"\0\r\n"
 
 LOCAL_PART_MAXIMUM = 64  # octets, RFC 5321 §4.5.3.1.1
 
@@ -38,7 +38,7 @@ def parse_address(text: bytes) -> Address | None:
     internal form. None for what has no local-part, no domain, or broken quotes.
     """
     at = text.rfind(b"@")
-    if at < 1 or at + 1 == len(text) or _IMPOSSIBLE.search(text):
+    if at < 1 or at + 1 == len(text) or len(text.translate(None, _IMPOSSIBLE)) != len(text):
         return None
     local_part = text[:at]
     if local_part.startswith(b'"'):
