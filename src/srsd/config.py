@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Literal
 
-from srsd.endpoint import Endpoint, InetEndpoint, UnixEndpoint
 from srsd.lookup import LookupParameters
 from srsd.srs import SrsParameters
+from srsd.syntax.endpoint import Endpoint, InetEndpoint, UnixEndpoint
 from srsd.syntax.setting import between, setting
 
 if TYPE_CHECKING:

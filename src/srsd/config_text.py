@@ -12,8 +12,8 @@ from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from srsd.config import Config, Workers
-from srsd.endpoint import Endpoint, InetEndpoint, parse_endpoint
 from srsd.errors import ConfigError, Fault
+from srsd.syntax.endpoint import Endpoint, InetEndpoint, parse_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

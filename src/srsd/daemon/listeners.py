@@ -11,8 +11,8 @@ import socket
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from srsd.endpoint import Endpoint, InetEndpoint, UnixEndpoint
 from srsd.errors import ConfigError, Fault
+from srsd.syntax.endpoint import Endpoint, InetEndpoint, UnixEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
