@@ -69,9 +69,11 @@ class Listen:
     )
     milter: tuple[Endpoint, ...] = setting((), "The milter, for smtpd_milters.", built=False)
     control: tuple[Endpoint, ...] = setting(
-        (UnixEndpoint("/run/srsd/control.sock"),), "The control socket of srsctl.", _unix_only, built=False
+        (UnixEndpoint("/run/srsd/control.sock"),),
+        "The control socket of srsctl, unix only. Root, the daemon's user and the socket's group may use it.",
+        _unix_only,
     )
-    metrics: tuple[Endpoint, ...] = setting((), "Counters as Prometheus text.", built=False)
+    metrics: tuple[Endpoint, ...] = setting((), "Counters as Prometheus text, over HTTP at /metrics.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +213,7 @@ class Log:
 class Config:
     """The whole configuration."""
 
-    workers: Workers = setting(
-        1, 'Processes that share the listeners; "auto": one for each core.', built=False
-    )
+    workers: Workers = setting(1, 'Processes that share the listeners; "auto": one for each core.')
     state_directory: str = setting(
         "/var/lib/srsd", "Where srsd keeps what it must remember, such as the age of secrets.", _absolute
     )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from srsd.daemon.files import Files, read_config
 from srsd.daemon.main import EX_CONFIG
-from srsd.daemon.service import Files, read_config
 from srsd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,16 +23,15 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 def load_config(path: str) -> Config:
     """Read the configuration, or exit 78 with one line for each fault."""
     try:
-        return read_config(path)
+        return read_config(path)[0]
     except ConfigError as error:
         _exit_faulty(error, path)
 
 
 def load_files(path: str) -> Files:
     """Read the configuration and the files that it names, or exit 78."""
-    config = load_config(path)
     try:
-        return Files(config)
+        return Files(path)
     except ConfigError as error:
         _exit_faulty(error, path)
 

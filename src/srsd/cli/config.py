@@ -13,7 +13,7 @@ import tomlkit
 
 from srsd.cli.common import NO, as_json, load_config, print_json
 from srsd.config import Config
-from srsd.daemon.service import Files, read_config
+from srsd.daemon.files import Files
 from srsd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check(config_path: str, as_json: bool) -> None:
     """
     faults = []
     try:
-        Files(read_config(config_path))
+        Files(config_path)
     except ConfigError as error:
         error.name_file(config_path)
         faults = error.lines()

@@ -14,7 +14,7 @@ from srsd.srs import Refusal
 from srsd.wire.answer import Status
 
 if TYPE_CHECKING:
-    from srsd.daemon.service import Files
+    from srsd.daemon.files import Files
     from srsd.srs import Examination
     from srsd.wire.answer import Answer
 

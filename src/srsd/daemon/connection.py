@@ -26,6 +26,10 @@ class Registry(Protocol):
         """Forget a connection."""
         ...
 
+    def cut(self) -> None:
+        """Count a connection that is ended for what its client did."""
+        ...
+
 
 class LookupConnection(asyncio.Protocol):
     """Answers the requests of one client. What it does wrong costs it this connection and nothing else."""
@@ -73,8 +77,10 @@ class LookupConnection(asyncio.Protocol):
         decoder = self._decoder
         if decoder is None:
             # Nearly every read is one whole request, and most were seen before.
-            reply = self._table.replies.get(data)
-            if reply is not None:
+            known = self._table.replies.get(data)
+            if known is not None:
+                reply, tally = known
+                tally.count += 1
                 self._transport.write(reply)
                 return
             decoder = self._table.make_decoder()
@@ -82,6 +88,7 @@ class LookupConnection(asyncio.Protocol):
             requests = decoder.feed(data)
         except ProtocolError as error:
             _LOG.warning("a client was cut off: it sent %s", error)
+            self._registry.cut()
             self._transport.abort()
             return
         self._decoder = decoder if decoder.pending else None

@@ -11,18 +11,19 @@ import socket
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from srsd.config import Listen
 from srsd.errors import ConfigError, Fault
 from srsd.syntax.endpoint import Endpoint, InetEndpoint, UnixEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from srsd.config import Listen
-
 _LOG = logging.getLogger(__name__)
 BACKLOG = 4096  # connections that the kernel keeps for us; it cuts this to net.core.somaxconn
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
-KINDS = ("srs_forward", "srs_reverse", "socketmap")
+TABLES = ("srs_forward", "srs_reverse", "socketmap")
+_KINDS = (*TABLES, "control", "metrics")
+_RUN = "/run"  # emptied at boot, so a directory in it is made anew
 # Not the file's fault: it passes, so a supervisor should try again.
 _PASSING = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 
@@ -61,9 +62,15 @@ def open_listeners(listen: Listen) -> list[Listener]:
     inherited = _inherited_sockets()
     listeners: list[Listener] = []
     try:
-        for kind in KINDS:
+        for kind in _KINDS:
             for endpoint in getattr(listen, kind):
-                listeners += _open(kind, endpoint, inherited)
+                try:
+                    listeners += _open(kind, endpoint, inherited)
+                except (BindError, ConfigError) as error:
+                    # Nobody asked for the default control socket: mail goes without it.
+                    if kind != "control" or listen.control != Listen().control:
+                        raise
+                    _LOG.warning("srsctl status and reload will not work: %s", error)
         if inherited:
             names = ", ".join(str(Listener("socket", left)) for left in inherited)
             raise ConfigError(
@@ -137,6 +144,9 @@ def _is_loopback(bound: socket.socket) -> bool:
 
 def _bind_unix(kind: str, endpoint: UnixEndpoint) -> Listener:
     group = _group_id(kind, endpoint)
+    parent = os.path.dirname(endpoint.path)
+    if os.path.dirname(parent) == _RUN and not os.path.lexists(parent):
+        os.mkdir(parent, 0o755)
     _remove_stale(endpoint.path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Nobody gets in before the owner and the mode are what they should be.

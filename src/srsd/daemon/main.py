@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 from srsd import __version__
-from srsd.daemon.listeners import BindError, Listener, endpoints_line, open_listeners
-from srsd.daemon.log import READY, set_up_logging
-from srsd.daemon.notify import notify
+from srsd.daemon.event_loop import loop_factory
+from srsd.daemon.files import Files, Sources, read_config
+from srsd.daemon.lifecycle import Daemon
+from srsd.daemon.listeners import BindError, open_listeners
+from srsd.daemon.log import set_up_logging
 from srsd.daemon.privileges import become, find_user, make_state_directory
-from srsd.daemon.server import LOOK_INTERVAL, Server
-from srsd.daemon.service import Files, Service, read_config
-from srsd.errors import ConfigError, Fault
+from srsd.daemon.workforce import InProcess
+from srsd.errors import ConfigError
 
 if TYPE_CHECKING:
-    import pwd
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from srsd.config import Config
+    from srsd.daemon.workforce import Workforce
 
 DEFAULT_CONFIG = "/etc/srsd/srsd.toml"
 EX_OSERR = 71  # sysexits.h: it may pass, a supervisor should try again
@@ -77,95 +75,42 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _check(path: str) -> None:
     """Check everything that a start would, but for the sockets, as the user that srsd becomes."""
-    config = read_config(path)
+    config, _ = read_config(path)
     account = find_user(config.user)
     if account is not None and os.geteuid() == 0:
         become(account)
-    _refuse_unreadable(path)
-    Files(config)
+    Files(path)
     print(f"{path}: good")  # noqa: T201 - the answer to a question on the command line
 
 
 def _run(path: str) -> None:
-    config = read_config(path)
+    config, _ = read_config(path)
     set_up_logging(config.log.format, config.log.level)
     account = find_user(config.user)
     listeners = open_listeners(config.listen)
     try:
-        service = _prepare(path, config, account)
+        make_state_directory(config.state_directory, account)
+        if account is not None:
+            become(account)
+        # From here on as that user: what cannot be read now could not be read again either.
+        sources = Sources(path)
         if not config.srs.domain:
             _LOG.warning("%s: srs.domain is empty, so every lookup answers not found", path)
-        # What is there now stays; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(service, listeners))
+        daemon = Daemon(path, sources, _workforce(config.workers), listeners)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(daemon.run())
     finally:
         for listener in listeners:
             listener.close()
 
 
-def _prepare(path: str, config: Config, account: pwd.struct_passwd | None) -> Service:
-    """Become the user and read as that user all that a reload reads again."""
-    make_state_directory(config.state_directory, account)
-    if account is not None:
-        become(account)
-    _refuse_unreadable(path)
-    return Service(path, config)
+def _workforce(workers: int | str) -> Workforce:
+    number = len(os.sched_getaffinity(0)) if workers == "auto" else int(workers)
+    if number == 1:
+        return InProcess()
+    from srsd.daemon.supervisor import WorkerProcesses  # noqa: PLC0415 - for those who have workers
 
-
-def _refuse_unreadable(path: str) -> None:
-    """Refuse a configuration that only root could read: the next reload would fail."""
-    if not os.access(path, os.R_OK):
-        raise ConfigError(
-            [Fault("", f"is not readable for user {os.geteuid()}, would be right: chmod 0644 {path}", path)]
-        )
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Take uvloop where it is installed."""
-    try:
-        import uvloop  # noqa: PLC0415 - optional
-    except ImportError:
-        return asyncio.new_event_loop
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return loop_factory
-
-
-async def _serve(service: Service, listeners: Sequence[Listener]) -> None:
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, service)
-    server = Server()
-    ready = f"srsd {__version__} ready: {endpoints_line(listeners)}"
-    await server.start(listeners, service.tables)
-    ticking = loop.create_task(_tick(service, server))
-    READY.info(ready)
-    notify("READY=1")
-    await ended.wait()
-    notify("STOPPING=1")
-    ticking.cancel()
-    await server.drain()
-    _LOG.info("srsd has ended")
-
-
-def _reload(service: Service) -> None:
-    notify("RELOADING=1")
-    service.reload()
-    notify("READY=1")
-
-
-async def _tick(service: Service, server: Server) -> None:
-    """Do what is due every second."""
-    seconds = 0
-    while True:
-        await asyncio.sleep(1)
-        seconds += 1
-        service.tick()
-        if seconds % LOOK_INTERVAL == 0:
-            server.look_over()
+    return WorkerProcesses(number)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from srsd.daemon.status import SecretState
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,6 +30,25 @@ def read_secret_ages(state_directory: str) -> dict[str, datetime]:
         return {}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not the record of srsd: {error!r}") from None
+
+
+def describe_secrets(state_directory: str, fingerprints: Iterable[str]) -> list[SecretState]:
+    """Describe the secrets of a file, in its order; ages that cannot be read are left out."""
+    try:
+        seen = read_secret_ages(state_directory)
+    except (OSError, ValueError) as error:
+        _LOG.warning("%s: the ages of secrets are not known: %s", state_directory, error)
+        seen = {}
+    now = datetime.now(UTC)
+    return [
+        SecretState(
+            fingerprint=fingerprint,
+            role="verifies" if index else "signs and verifies",
+            first_seen=seen[fingerprint].isoformat() if fingerprint in seen else None,
+            age_days=(now - seen[fingerprint]).days if fingerprint in seen else None,
+        )
+        for index, fingerprint in enumerate(fingerprints)
+    ]
 
 
 def note_secrets(state_directory: str, fingerprints: Iterable[str], now: datetime | None = None) -> None:

@@ -16,6 +16,7 @@ from srsd.daemon.listeners import BACKLOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from srsd.daemon.counters import Counters
     from srsd.daemon.listeners import Listener
     from srsd.daemon.tables import Table
 
@@ -31,7 +32,8 @@ _OTHER_DESCRIPTORS = 64
 class Server:
     """Serves tables on listeners."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._connections: set[LookupConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
@@ -72,12 +74,19 @@ class Server:
             self._connections.discard(idlest)
             idlest.close()
         self._connections.add(connection)
+        self._counters.connections_opened += 1
+        self._counters.connections_open = len(self._connections)
 
     def closed(self, connection: LookupConnection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
+        self._counters.connections_open = len(self._connections)
         if self._drained and not self._connections:
             self._drained.set()
+
+    def cut(self) -> None:
+        """Count a connection that is ended for what its client did."""
+        self._counters.connections_cut += 1
 
     def look_over(self) -> None:
         """Close connections that have been silent, or stuck, for too long. Every LOOK_INTERVAL seconds."""
@@ -85,7 +94,10 @@ class Server:
             connection.idle = 0 if connection.active else connection.idle + 1
             connection.slow = connection.slow + 1 if connection.busy else 0
             connection.active = False
-            if connection.idle >= IDLE_LOOKS or connection.slow >= SLOW_LOOKS:
+            if connection.slow >= SLOW_LOOKS:
+                self.cut()
+                connection.close()
+            elif connection.idle >= IDLE_LOOKS:
                 connection.close()
 
     async def drain(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from srsd.daemon.counters import Counters, LookupKind, Tally
 from srsd.daemon.log import printable
 from srsd.lookup import REWRITTEN_LONG
 from srsd.srs import Refusal
@@ -90,33 +92,51 @@ class Table:
     """One kind of table: its protocol, and the replies that it keeps for requests that come again.
 
     Postfix asks each key two or three times for a message. replies maps the octets of a whole
-    request to those of its reply; a reader may look there first.
+    request to those of its reply and to what counts it; a reader may look there first.
     """
 
     def __init__(
         self,
+        name: str,
         make_decoder: Callable[[], Decoder],
-        answer: Callable[[bytes], Answer],
+        answer: Callable[[bytes], tuple[str, Answer]],
         format_reply: Callable[[Answer], bytes],
+        counters: Counters,
     ) -> None:
+        """Make a table; answer gives the direction of a request and its answer."""
         self.make_decoder = make_decoder
-        self.replies: dict[bytes, bytes] = {}
-        self._former: dict[bytes, bytes] = {}
+        self.replies: dict[bytes, tuple[bytes, Tally]] = {}
+        self._former: dict[bytes, tuple[bytes, Tally]] = {}
+        self._name = name
         self._answer = answer
         self._format_reply = format_reply
+        self._counters = counters
 
     def respond(self, request: bytes) -> bytes:
         """Give the reply to one whole request."""
-        reply = self.replies.get(request) or self._former.get(request)
-        if reply is None:
-            answer = self._answer(request)
-            reply = self._format_reply(answer)
-            if len(request) > _KEPT_MAXIMUM or answer.status is Status.TEMPORARY:
-                return reply
-        if len(self.replies) >= _GENERATION:
-            self._former, self.replies = self.replies, {}
-        self.replies[request] = reply
+        known = self.replies.get(request) or self._former.get(request)
+        if known is None:
+            known, keep = self._find(request)
+        else:
+            keep = True
+        if keep:
+            if len(self.replies) >= _GENERATION:
+                self._former, self.replies = self.replies, {}
+            self.replies[request] = known
+        reply, tally = known
+        tally.count += 1
         return reply
+
+    def _find(self, request: bytes) -> tuple[tuple[bytes, Tally], bool]:
+        """Find the reply to a request, what counts it, and whether it is worth keeping."""
+        begin = perf_counter()
+        direction, answer = self._answer(request)
+        reply = self._format_reply(answer)
+        self._counters.took(perf_counter() - begin)
+        tally = self._counters.tally(
+            LookupKind(self._name, direction, answer.status.name.lower(), answer.reason)
+        )
+        return (reply, tally), len(request) <= _KEPT_MAXIMUM and answer.status is not Status.TEMPORARY
 
     def forget(self) -> None:
         """Drop the replies that are kept."""
@@ -124,28 +144,30 @@ class Table:
         self._former = {}
 
 
-def tcp_table_of(answerer: Answerer, direction: str) -> Table:
+def tcp_table_of(answerer: Answerer, direction: str, counters: Counters) -> Table:
     """Make the tcp_table(5) of one direction, "forward" or "reverse"."""
 
-    def answer(request: bytes) -> Answer:
+    def answer(request: bytes) -> tuple[str, Answer]:
         key = tcp_table.parse_request(request)
-        return tcp_table.NOT_A_REQUEST if key is None else answerer.answer(direction, key)
+        if key is None:
+            return "", tcp_table.NOT_A_REQUEST
+        return direction, answerer.answer(direction, key)
 
-    return Table(tcp_table.Decoder, answer, tcp_table.format_reply)
+    return Table(f"srs_{direction}", tcp_table.Decoder, answer, tcp_table.format_reply, counters)
 
 
-def socketmap_of(answerer: Answerer) -> Table:
+def socketmap_of(answerer: Answerer, counters: Counters) -> Table:
     """Make the socketmap_table(5), which has both directions by name."""
 
-    def answer(request: bytes) -> Answer:
+    def answer(request: bytes) -> tuple[str, Answer]:
         name, key = socketmap.parse_request(request)
         direction = _MAPS.get(name)
         if direction is not None:
-            return answerer.answer(direction, key)
+            return direction, answerer.answer(direction, key)
         _LOG.warning(
             'there is no socketmap "%s", so the mail waits; main.cf must say forward or reverse',
             printable(name),
         )
-        return socketmap.NO_MAP
+        return "", socketmap.NO_MAP
 
-    return Table(socketmap.Decoder, answer, socketmap.format_reply)
+    return Table("socketmap", socketmap.Decoder, answer, socketmap.format_reply, counters)

@@ -25,29 +25,37 @@ _Signature = tuple[int, ...] | None
 class WatchedFile(Generic[T]):
     """A file and the value that its text parses to.
 
-    parse raises ConfigError, or ValueError, for bad text. absent is the value of a file that is
-    not there; without it a missing file is a fault. private demands the mode of a file of secrets.
+    parse raises ConfigError, or ValueError, for bad text. A file that may be absent counts as
+    empty then; any other is a fault. private demands the mode of a file of secrets.
     """
 
     def __init__(
-        self, path: str, parse: Callable[[bytes], T], *, absent: T | None = None, private: bool = False
+        self,
+        path: str,
+        parse: Callable[[bytes], T],
+        *,
+        may_be_absent: bool = False,
+        private: bool = False,
     ) -> None:
         self.path = path
         self._parse = parse
-        self._absent = absent
+        self._may_be_absent = may_be_absent
         self._private = private
         self._loaded: _Signature = None
         self._changing: _Signature = None
+        self.text = b""
         self.value: T
 
     def load(self) -> None:
         """Read the file now. Raises ConfigError, and then keeps the value that it had."""
         try:
-            self._loaded, self.value = self._read()
+            signature, text = self._read()
+            self.value = self._parse_text(text)
         except ConfigError as error:
             error.name_file(self.path)
             raise
-        self._changing = self._loaded
+        self._loaded = self._changing = signature
+        self.text = text
 
     def poll(self) -> bool:
         """Look whether the file has changed, and read it then; tell whether there is a new value.
@@ -80,7 +88,7 @@ class WatchedFile(Generic[T]):
         except OSError:
             return None
 
-    def _read(self) -> tuple[_Signature, T]:
+    def _read(self) -> tuple[_Signature, bytes]:
         try:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -88,15 +96,18 @@ class WatchedFile(Generic[T]):
                     _refuse_open_mode(self.path, status.st_mode)
                 data = file.read(_SIZE_MAXIMUM + 1)
         except FileNotFoundError:
-            if self._absent is not None:
-                return None, self._absent
+            if self._may_be_absent:
+                return None, b""
             raise ConfigError([Fault("", "does not exist")]) from None
         except OSError as error:
             raise ConfigError([unreadable(self.path, error)]) from None
         if len(data) > _SIZE_MAXIMUM:
             raise ConfigError([Fault("", f"has more than {_SIZE_MAXIMUM} octets")])
+        return _signature_of(status), data
+
+    def _parse_text(self, text: bytes) -> T:
         try:
-            return _signature_of(status), self._parse(data)
+            return self._parse(text)
         except ValueError as error:
             raise ConfigError([Fault("", str(error))]) from None
 

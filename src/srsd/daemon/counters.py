@@ -1,0 +1,98 @@
+"""What was done and how fast: plain numbers that add up over workers, for status and metrics alike."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Upper bounds, in seconds, of the classes in which the time for an answer is counted.
+LATENCY_BOUNDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3, 100e-3, 1.0)
+
+
+class LookupKind(NamedTuple):
+    """What lookups are counted by."""
+
+    table: str  # the key of [listen]: srs_forward, srs_reverse, socketmap
+    direction: str  # forward, reverse, or "" for what is no request
+    outcome: str  # the name of a Status, in lower case
+    reason: str
+
+
+class Snapshot(TypedDict):
+    """Counters at one moment, as JSON has them."""
+
+    lookups: list[tuple[str, str, str, str, int]]  # LookupKind and its count
+    latency: list[int]  # answers by LATENCY_BOUNDS, the last class is everything above
+    latency_sum: float  # seconds
+    connections_opened: int
+    connections_open: int
+    connections_cut: int  # for breaking the protocol, or being too slow
+
+
+class Tally:
+    """One count that is raised on the hot path."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Counters:
+    """The counters of one process."""
+
+    def __init__(self) -> None:
+        self._lookups: dict[LookupKind, Tally] = {}
+        self._latency = [0] * (len(LATENCY_BOUNDS) + 1)
+        self._latency_sum = 0.0
+        self.connections_opened = 0
+        self.connections_open = 0
+        self.connections_cut = 0
+
+    def tally(self, kind: LookupKind) -> Tally:
+        """Give the count of one kind of lookup, to be raised by whoever answers it."""
+        tally = self._lookups.get(kind)
+        if tally is None:
+            tally = self._lookups[kind] = Tally()
+        return tally
+
+    def took(self, seconds: float) -> None:
+        """Count the time that an answer took to find; kept replies take none."""
+        self._latency[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+        self._latency_sum += seconds
+
+    def snapshot(self) -> Snapshot:
+        """Give all counters as they are now."""
+        return Snapshot(
+            lookups=[(*kind, tally.count) for kind, tally in self._lookups.items() if tally.count],
+            latency=list(self._latency),
+            latency_sum=self._latency_sum,
+            connections_opened=self.connections_opened,
+            connections_open=self.connections_open,
+            connections_cut=self.connections_cut,
+        )
+
+
+def no_counts() -> Snapshot:
+    """Give a snapshot of nothing."""
+    return Counters().snapshot()
+
+
+def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Add up the counters of several processes."""
+    total = no_counts()
+    lookups: dict[tuple[str, str, str, str], int] = {}
+    for snapshot in snapshots:
+        for table, direction, outcome, reason, count in snapshot["lookups"]:
+            kind = (table, direction, outcome, reason)
+            lookups[kind] = lookups.get(kind, 0) + count
+        total["latency"] = [a + b for a, b in zip(total["latency"], snapshot["latency"], strict=True)]
+        total["latency_sum"] += snapshot["latency_sum"]
+        total["connections_opened"] += snapshot["connections_opened"]
+        total["connections_open"] += snapshot["connections_open"]
+        total["connections_cut"] += snapshot["connections_cut"]
+    total["lookups"] = [(*kind, count) for kind, count in sorted(lookups.items())]
+    return total

@@ -1,0 +1,152 @@
+"""The files that an admin writes: read together, watched, and handed on as the texts that were found good."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from srsd.config_text import parse_config
+from srsd.daemon.secret_ages import note_secrets
+from srsd.daemon.watched_file import WatchedFile, unreadable
+from srsd.errors import ConfigError, Fault
+from srsd.exclusion import parse_exclusion_map
+from srsd.lookup import Lookup
+from srsd.srs import Keyring, Srs, parse_secrets
+
+if TYPE_CHECKING:
+    from srsd.config import Config
+
+_LOG = logging.getLogger(__name__)
+_NEEDS_RESTART = ("workers", "state_directory", "user", "listen")
+
+
+class Material(NamedTuple):
+    """All that answers depend on: the texts of the files."""
+
+    config: bytes
+    secrets: bytes
+    exclusions: bytes
+
+    def parse(self) -> tuple[Config, Lookup]:
+        """Give the configuration, and the lookups that follow from it and the other texts.
+
+        Raises ConfigError; never for material that came from Files.
+        """
+        config, _ = parse_config(self.config)
+        srs = Srs(config.srs, parse_keyring(self.secrets)) if config.srs.domain else None
+        return config, Lookup(config.srs, srs, parse_exclusion_map(self.exclusions))
+
+
+def parse_keyring(data: bytes) -> Keyring:
+    """Parse a file of secrets. Raises ValueError when there is none in it."""
+    secrets = parse_secrets(data)
+    if not secrets:
+        raise ValueError("has no secret, would be right: one on a line; srsctl secret new makes the file")
+    return Keyring(secrets)
+
+
+def read_config(path: str) -> tuple[Config, bytes]:
+    """Read and check a configuration file; keys without effect are logged. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        fault = unreadable(path, error)
+        if isinstance(error, FileNotFoundError):
+            fault = Fault("", f"does not exist, would be right: srsctl config example > {path}")
+        raise ConfigError([fault._replace(file=path)]) from None
+    try:
+        config, remarks = parse_config(text)
+    except ConfigError as error:
+        error.name_file(path)
+        raise
+    for remark in remarks:
+        _LOG.warning(remark._replace(file=path).line())
+    return config, text
+
+
+class Files:
+    """The configuration and the files that it names.
+
+    Reading them raises ConfigError with the faults of all of them.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.config, self._config_text = read_config(path)
+        srs = self.config.srs
+        self._secrets = WatchedFile(srs.secrets_file, parse_keyring, private=True) if srs.domain else None
+        self._exclusions = WatchedFile(self.config.exclude.file, parse_exclusion_map, may_be_absent=True)
+        faults: list[Fault] = []
+        for watched in (self._secrets, self._exclusions):
+            try:
+                if watched is not None:
+                    watched.load()
+            except ConfigError as error:
+                faults += error.faults
+        if faults:
+            raise ConfigError(faults)
+
+    def poll(self) -> bool:
+        """Take changed files in; tell whether there were any. The configuration is read on SIGHUP only."""
+        secrets_changed = self._secrets is not None and self._secrets.poll()
+        return self._exclusions.poll() or secrets_changed
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The secrets in force; None where there is no SRS domain."""
+        return self._secrets.value if self._secrets is not None else None
+
+    @property
+    def material(self) -> Material:
+        """The texts in force."""
+        secrets = self._secrets.text if self._secrets is not None else b""
+        return Material(self._config_text, secrets, self._exclusions.text)
+
+    def make_lookup(self) -> Lookup:
+        """Make the lookups that follow from the files."""
+        return self.material.parse()[1]
+
+
+class Sources:
+    """The files of a running daemon: watched, read again on demand, the ages of their secrets kept."""
+
+    def __init__(self, path: str) -> None:
+        """Read everything. Raises ConfigError."""
+        self._path = path
+        self.files = Files(path)
+        self._note_secrets()
+
+    def poll(self) -> bool:
+        """Look at the files, once a second; tell whether there is new material."""
+        changed = self.files.poll()
+        if changed:
+            self._note_secrets()
+        return changed
+
+    def reload(self) -> list[str]:
+        """Read everything again. Gives the faults; with any, everything stays as it was."""
+        try:
+            files = Files(self._path)
+        except ConfigError as error:
+            for line in error.lines():
+                _LOG.error("%s; nothing was reloaded, what was in force stays", line)
+            return error.lines()
+        files.config = self._without_restart(files.config)
+        self.files = files
+        self._note_secrets()
+        _LOG.info("%s: everything was read again", self._path)
+        return []
+
+    def _without_restart(self, config: Config) -> Config:
+        """Keep what only a restart can change, and say so."""
+        kept = {name: getattr(self.files.config, name) for name in _NEEDS_RESTART}
+        for name, value in kept.items():
+            if getattr(config, name) != value:
+                _LOG.warning("%s: %s has changed, which needs a restart of srsd", self._path, name)
+        return replace(config, **kept)
+
+    def _note_secrets(self) -> None:
+        keyring = self.files.keyring
+        if keyring is not None:
+            note_secrets(self.files.config.state_directory, keyring.fingerprints)

@@ -1,0 +1,229 @@
+"""The workforce of several processes: starts workers on shared listeners and watches over them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from srsd.daemon.channel import Channel, pack
+from srsd.daemon.counters import Snapshot, add_up, no_counts
+from srsd.daemon.server import DRAIN_SECONDS
+from srsd.daemon.workforce import WorkerState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from srsd.daemon.files import Material
+    from srsd.daemon.listeners import Listener
+
+_LOG = logging.getLogger(__name__)
+FROZEN_SECONDS = 10  # without a heartbeat, of which there is one a second
+_START_SECONDS = 30  # until the first heartbeat
+_TRACEBACK_SECONDS = 1  # for a frozen worker to write where it hangs
+_EXIT_SECONDS = 2  # between the last word of a worker and its end
+_BACK_OFF_FIRST, _BACK_OFF_MAXIMUM = 1, 60  # seconds between restarts, doubled each time
+_STEADY_SECONDS = 60  # a worker that lived this long starts again with the first back-off
+
+
+class _Worker:
+    """One place in the workforce, and the process that has it at present."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.restarts = 0
+        self.state = "starting"
+        self.process: asyncio.subprocess.Process | None = None
+        self.channel: Channel | None = None
+        self.started: datetime | None = None
+        self.heard = 0.0  # when it last gave a sign of life, in the loop's time
+        self.counters: Snapshot = no_counts()  # of the present process
+        self.former: Snapshot = no_counts()  # of the processes before it
+        self.ready = asyncio.Event()
+        self.in_force = asyncio.Event()
+
+    def describe(self) -> WorkerState:
+        return WorkerState(
+            pid=self.process.pid if self.process else None,
+            state=self.state,
+            started=self.started.isoformat(timespec="seconds") if self.started else None,
+            restarts=self.restarts,
+            lookups=sum(count for *_, count in self.counters["lookups"]),
+        )
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, while it lives, and to all that it started."""
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+
+class WorkerProcesses:
+    """Workers that share the listeners. One that dies is replaced, one that freezes is ended first."""
+
+    def __init__(self, number: int) -> None:
+        self._workers = [_Worker(index + 1) for index in range(number)]
+        self._listeners: Sequence[Listener] = ()
+        self._material: Material
+        self._tending: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def start(self, listeners: Sequence[Listener], material: Material) -> None:
+        """Start all workers; returns when each of them answers, or has failed to for long."""
+        self._listeners = listeners
+        self._material = material
+        loop = asyncio.get_running_loop()
+        self._tending = [loop.create_task(self._tend(worker)) for worker in self._workers]
+        waiting = [loop.create_task(worker.ready.wait()) for worker in self._workers]
+        _, late = await asyncio.wait(waiting, timeout=_START_SECONDS)
+        for task in late:
+            task.cancel()
+
+    async def _tend(self, worker: _Worker) -> None:
+        """Keep one place filled."""
+        loop = asyncio.get_running_loop()
+        back_off = _BACK_OFF_FIRST
+        while True:
+            begun = loop.time()
+            try:
+                await self._run(worker)
+            except OSError as error:
+                _LOG.error("worker %d could not be started: %s", worker.number, error)
+            if self._draining:
+                return
+            if loop.time() - begun >= _STEADY_SECONDS:
+                back_off = _BACK_OFF_FIRST
+            worker.state = "waiting"
+            _LOG.warning(
+                "worker %d ended (%s); it is started again in %d s, the others go on",
+                worker.number,
+                _how(worker.process),
+                back_off,
+            )
+            await asyncio.sleep(back_off)
+            worker.restarts += 1
+            back_off = min(2 * back_off, _BACK_OFF_MAXIMUM)
+
+    async def _run(self, worker: _Worker) -> None:
+        """Start a worker process and listen to it until it ends. Raises OSError."""
+        worker.state = "starting"
+        worker.ready.clear()
+        worker.in_force.clear()
+        ours, theirs = socket.socketpair()
+        descriptors = [theirs.fileno(), *(listener.socket.fileno() for listener in self._listeners)]
+        handed = [f"{each.kind}:{each.socket.fileno()}" for each in self._listeners]
+        try:
+            worker.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "srsd.daemon.worker", str(theirs.fileno()), *handed),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=descriptors,
+                start_new_session=True,  # so that all that it starts can be ended with it
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        loop = asyncio.get_running_loop()
+        worker.started = datetime.now(UTC)
+        worker.heard = loop.time() + _START_SECONDS - FROZEN_SECONDS
+        worker.channel = await Channel.open(ours)
+        worker.channel.send({"material": pack(self._material)})
+        while message := await worker.channel.receive():
+            worker.heard = max(worker.heard, loop.time())
+            if "ready" in message:
+                worker.state = "running"
+                worker.heard = loop.time()
+                worker.ready.set()
+            if "counters" in message:
+                worker.counters = message["counters"]
+            if "in_force" in message:
+                worker.in_force.set()
+        worker.channel.close()
+        worker.channel = None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.process.wait(), _EXIT_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.process.pid, signal.SIGKILL)  # with what it may leave behind
+        await worker.process.wait()
+        worker.counters["connections_open"] = 0
+        worker.former = add_up([worker.former, worker.counters])
+        worker.counters = no_counts()
+
+    async def put_in_force(self, material: Material) -> None:
+        """Send new material to one worker after the other; each goes on answering meanwhile."""
+        self._material = material
+        for worker in self._workers:
+            if worker.channel is None:
+                continue  # it gets the new material when it starts
+            worker.in_force.clear()
+            worker.channel.send({"material": pack(material)})
+            try:
+                await asyncio.wait_for(worker.in_force.wait(), FROZEN_SECONDS)
+            except TimeoutError:
+                _LOG.warning("worker %d does not take the new configuration in", worker.number)
+
+    def tick(self) -> None:
+        """Look for workers without a heartbeat."""
+        now = asyncio.get_running_loop().time()
+        for worker in self._workers:
+            if worker.state in ("starting", "running") and now - worker.heard > FROZEN_SECONDS:
+                worker.state = "frozen"
+                task = asyncio.get_running_loop().create_task(self._end_frozen(worker))
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
+
+    async def _end_frozen(self, worker: _Worker) -> None:
+        """End a worker that gives no sign of life, after it had the chance to say where it hangs."""
+        _LOG.error(
+            "worker %d (pid %s) gave no sign of life for %d s; it is ended and replaced; "
+            "what it was answering is asked again by Postfix",
+            worker.number,
+            worker.process.pid if worker.process else None,
+            FROZEN_SECONDS,
+        )
+        worker.signal(signal.SIGQUIT)
+        await asyncio.sleep(_TRACEBACK_SECONDS)
+        worker.signal(signal.SIGKILL)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Give the counters of all workers, past and present."""
+        return [each for worker in self._workers for each in (worker.former, worker.counters)]
+
+    def states(self) -> list[WorkerState]:
+        """Describe the workers."""
+        return [worker.describe() for worker in self._workers]
+
+    async def drain(self) -> None:
+        """Have all workers finish and end; those that do not are killed."""
+        self._draining = True
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+            if worker.channel is None and self._tending:
+                self._tending[worker.number - 1].cancel()
+        if self._tending:
+            _, late = await asyncio.wait(self._tending, timeout=DRAIN_SECONDS + 2)
+            for worker in self._workers:
+                worker.signal(signal.SIGKILL)
+            if late:
+                await asyncio.wait(late, timeout=2)
+
+    def dump_tracebacks(self) -> None:
+        """Have the workers write where they are."""
+        for worker in self._workers:
+            worker.signal(signal.SIGQUIT)
+
+
+def _how(process: asyncio.subprocess.Process | None) -> str:
+    """Say how a process ended."""
+    code = process.returncode if process else None
+    if code is None:
+        return "it never ran"
+    return f"signal {-code}" if code < 0 else f"status {code}"
