@@ -7,7 +7,9 @@ import logging
 import click
 
 from srsd import __version__
+from srsd.cli.completion import completion_command
 from srsd.cli.config import config_group
+from srsd.cli.daemon import reload_command, status_command, top_command
 from srsd.cli.secret import secret_group
 from srsd.cli.srs import srs_group
 from srsd.daemon.log import set_up_logging
@@ -38,3 +40,7 @@ def main(context: click.Context, config_path: str) -> None:
 main.add_command(srs_group)
 main.add_command(secret_group)
 main.add_command(config_group)
+main.add_command(status_command)
+main.add_command(top_command)
+main.add_command(reload_command)
+main.add_command(completion_command)

@@ -8,7 +8,10 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from srsd.daemon.atomic_file import write_file
+from srsd.daemon.rotation_file import read_rotation
 from srsd.daemon.status import SecretState
+from srsd.rotation import RotationState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,16 +42,32 @@ def describe_secrets(state_directory: str, fingerprints: Iterable[str]) -> list[
     except (OSError, ValueError) as error:
         _LOG.warning("%s: the ages of secrets are not known: %s", state_directory, error)
         seen = {}
+    try:
+        rotation = read_rotation(state_directory)
+    except (OSError, ValueError) as error:
+        _LOG.warning("%s: %s", state_directory, error)
+        rotation = RotationState()
     now = datetime.now(UTC)
     return [
         SecretState(
             fingerprint=fingerprint,
-            role="verifies" if index else "signs and verifies",
+            role=_role(index, fingerprint, rotation),
             first_seen=seen[fingerprint].isoformat() if fingerprint in seen else None,
             age_days=(now - seen[fingerprint]).days if fingerprint in seen else None,
         )
         for index, fingerprint in enumerate(fingerprints)
     ]
+
+
+def _role(index: int, fingerprint: str, rotation: RotationState) -> str:
+    """Say what a secret does at present."""
+    if index == 0:
+        return "signs and verifies"
+    if fingerprint in rotation.waiting:
+        return f"verifies, waits to sign since {rotation.waiting[fingerprint]:%Y-%m-%d %H:%M} UTC"
+    if fingerprint in rotation.retired:
+        return f"verifies, retired {rotation.retired[fingerprint]:%Y-%m-%d %H:%M} UTC"
+    return "verifies"
 
 
 def note_secrets(state_directory: str, fingerprints: Iterable[str], now: datetime | None = None) -> None:
@@ -69,12 +88,6 @@ def note_secrets(state_directory: str, fingerprints: Iterable[str], now: datetim
 
 
 def _write(state_directory: str, seen: dict[str, datetime]) -> None:
-    """Replace the record in one step, so that a reader never sees half of it."""
-    path = os.path.join(state_directory, _FILE)
     entries = {name: {"first_seen": moment.isoformat(timespec="seconds")} for name, moment in seen.items()}
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump({"secrets": entries}, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".new", path)
+    text = json.dumps({"secrets": entries}, indent=1).encode() + b"\n"
+    write_file(os.path.join(state_directory, _FILE), text, mode=0o640)

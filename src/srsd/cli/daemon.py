@@ -1,0 +1,178 @@
+"""srsctl status, top, reload: a word with the running daemon over its control socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from srsd.cli.common import NO, as_json, load_config, print_json
+from srsd.syntax.endpoint import UnixEndpoint
+
+if TYPE_CHECKING:
+    from srsd.daemon.counters import Snapshot
+    from srsd.daemon.status import Status
+
+_SECONDS = 30  # a reload waits for every worker
+
+
+class _Control:
+    """A connection to the control socket. Exits 1 with one line where there is no daemon behind it."""
+
+    def __init__(self, config_path: str) -> None:
+        endpoints = [
+            each for each in load_config(config_path).listen.control if isinstance(each, UnixEndpoint)
+        ]
+        if not endpoints:
+            click.echo(f"{config_path}: listen.control is empty, so there is no way to ask srsd", err=True)
+            sys.exit(NO)
+        self._path = endpoints[0].path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(_SECONDS)
+        try:
+            self._socket.connect(self._path)
+        except OSError as error:
+            self._fail(f"{error.strerror}: does srsd run, and may you use it?")
+        self._answers = self._socket.makefile("rb")
+
+    def ask(self, command: str) -> Any:  # noqa: ANN401 - what the command gives
+        try:
+            self._socket.sendall(json.dumps({"command": command}).encode() + b"\n")
+            line = self._answers.readline()
+        except OSError as error:
+            self._fail(str(error))
+        if not line:
+            self._fail("srsd closed the connection: only root, its own user and the socket's group may ask")
+        return json.loads(line)
+
+    def _fail(self, reason: str) -> NoReturn:
+        click.echo(f"{self._path}: {reason}", err=True)
+        sys.exit(NO)
+
+
+@click.command("reload", epilog="Example: srsctl reload")
+@as_json
+@click.pass_obj
+def reload_command(config_path: str, as_json: bool) -> None:
+    """Have srsd read its files again, and say what it found. Exits 1 when it keeps what it had."""
+    faults = _Control(config_path).ask("reload")["faults"]
+    if as_json:
+        print_json({"good": not faults, "faults": faults})
+    else:
+        for line in faults or ["everything was read again"]:
+            click.echo(line, err=bool(faults))
+    sys.exit(NO if faults else 0)
+
+
+@click.command("status", epilog="Example: srsctl status --json")
+@as_json
+@click.pass_obj
+def status_command(config_path: str, as_json: bool) -> None:
+    """Show what srsd does: listeners, workers, secrets, lookups by kind and reason, speed.
+
+    docs/operations.md describes the JSON.
+    """
+    status: Status = _Control(config_path).ask("status")
+    if as_json:
+        print_json(status)
+    else:
+        Console().print(_render(status))
+
+
+@click.command("top", epilog="Example: srsctl top --interval 2")
+@click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(0.1), help="Seconds.")
+@click.option("--count", default=0, type=click.IntRange(0), help="End after this many pictures; 0: never.")
+@click.pass_obj
+def top_command(config_path: str, interval: float, count: int) -> None:
+    """Show the status again and again, until Ctrl-C."""
+    control = _Control(config_path)
+    shown = 1
+    with Live(_render(control.ask("status")), console=Console(), auto_refresh=False) as live:
+        while shown != count:
+            try:
+                time.sleep(interval)
+            except KeyboardInterrupt:
+                return
+            live.update(_render(control.ask("status")), refresh=True)
+            shown += 1
+
+
+def _render(status: Status) -> Group:
+    """Draw a status for a terminal."""
+    reload = status["last_reload"]
+    overview = Table.grid(padding=(0, 2))
+    outcome = "good" if reload["good"] else "FAULTY, what was before is in force"
+    rows = {
+        "srsd": f"{status['version']}, pid {status['pid']}, {status['event_loop']}",
+        "up": f"{_span(status['uptime_seconds'])}, since {status['started']}",
+        "configuration": status["configuration"],
+        "last read": f"{reload['time']}, {outcome}",
+        "listeners": "\n".join(status["listeners"]),
+        "lookups/s": ", ".join(
+            f"{rate:.1f} over {seconds} s" for seconds, rate in status["lookups_per_second"].items()
+        ),
+        "answers found in": _latency(status),
+        "connections": "{connections_open} open, {connections_opened} opened, {connections_cut} cut".format(
+            **status["counters"]
+        ),
+    }
+    for name, value in rows.items():
+        overview.add_row(name, value)
+    return Group(overview, _workers(status), _secrets(status), _lookups(status["counters"]))
+
+
+def _workers(status: Status) -> Table:
+    table = Table("worker", "pid", "state", "since", "restarts", "lookups")
+    for number, worker in enumerate(status["workers"], 1):
+        table.add_row(
+            str(number),
+            str(worker["pid"] or ""),
+            worker["state"],
+            worker["started"] or "",
+            str(worker["restarts"]),
+            str(worker["lookups"]),
+        )
+    return table
+
+
+def _secrets(status: Status) -> Table:
+    table = Table("secret", "role", "age in days")
+    for secret in status["secrets"]:
+        age = secret["age_days"]
+        table.add_row(secret["fingerprint"], secret["role"], "" if age is None else str(age))
+    return table
+
+
+def _lookups(counters: Snapshot) -> Table:
+    table = Table("table", "direction", "answer", "reason", "lookups")
+    for name, direction, outcome, reason, count in counters["lookups"]:
+        table.add_row(name, direction, outcome.replace("_", " "), reason, str(count))
+    return table
+
+
+def _latency(status: Status) -> str:
+    """Give the median and the 99th percentile as the bounds of their classes."""
+    counts, total = status["counters"]["latency"], sum(status["counters"]["latency"])
+    if not total:
+        return "no answers yet"
+    bounds = [f"{bound * 1e6:g} µs" for bound in status["latency_bounds"]]
+    shown = []
+    for share in (0.5, 0.99):
+        reached, index = 0, -1
+        while reached < share * total:
+            index += 1
+            reached += counts[index]
+        shown.append(f"at most {bounds[index]}" if index < len(bounds) else f"over {bounds[-1]}")
+    return f"{shown[0]} (half of them), {shown[1]} (99 of 100)"
+
+
+def _span(seconds: int) -> str:
+    days, rest = divmod(seconds, 86400)
+    return f"{days} d {rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
