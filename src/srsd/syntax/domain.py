@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+# idna and the codec machinery load these two at the first name that is not ASCII; by then the
+# daemon may be a user that cannot read Python's library.
+import encodings.punycode  # noqa: F401
 import re
 from typing import TYPE_CHECKING
 
 import idna
+import idna.uts46data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
