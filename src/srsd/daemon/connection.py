@@ -55,8 +55,8 @@ class LookupConnection(asyncio.Protocol):
         self._paused = False
         self._finishing = False
         self._waiting: list[bytes] = []  # requests that wait until the client reads replies
-        # For whoever looks over all connections: heard of since the last look, and for how many
-        # looks in a row it was silent or has kept a request unfinished or a reply unread.
+        # For whoever looks over all connections: whether a request was finished since the last look,
+        # for how many looks in a row none was, and for how many of those it was its client's fault.
         self.active = True
         self.idle = 0
         self.slow = 0
@@ -73,7 +73,6 @@ class LookupConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer the requests that these octets complete."""
-        self.active = True
         decoder = self._decoder
         if decoder is None:
             # Nearly every read is one whole request, and most were seen before.
@@ -81,6 +80,7 @@ class LookupConnection(asyncio.Protocol):
             if known is not None:
                 reply, tally = known
                 tally.count += 1
+                self.active = True
                 self._transport.write(reply)
                 return
             decoder = self._table.make_decoder()
@@ -92,6 +92,8 @@ class LookupConnection(asyncio.Protocol):
             self._transport.abort()
             return
         self._decoder = decoder if decoder.pending else None
+        if requests:
+            self.active = True
         if len(requests) == 1 and not self._waiting:
             self._transport.write(self._table.respond(requests[0]))
         elif requests:

@@ -92,11 +92,11 @@ class Server:
         """Close connections that have been silent, or stuck, for too long. Every LOOK_INTERVAL seconds."""
         for connection in list(self._connections):
             connection.idle = 0 if connection.active else connection.idle + 1
-            connection.slow = connection.slow + 1 if connection.busy else 0
+            connection.slow = connection.slow + 1 if connection.busy and not connection.active else 0
             connection.active = False
             if connection.slow >= SLOW_LOOKS:
                 self.cut()
-                connection.close()
+                connection.abort()  # it would never take what is still to be written
             elif connection.idle >= IDLE_LOOKS:
                 connection.close()
 
