@@ -57,8 +57,8 @@ class LookupConnection(asyncio.Protocol):
         self._waiting: list[bytes] = []  # requests that wait until the client reads replies
         # For whoever looks over all connections: whether a request was finished since the last look,
         # for how many looks in a row none was, and for how many of those it was its client's fault.
-        self.active = True
-        self.idle = 0
+        self.active = False
+        self.idle = -1  # the look that finds it new does not count
         self.slow = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -67,7 +67,7 @@ class Server:
         Postfix comes back at once when an idle connection ends, but waits when a new one is refused.
         """
         if len(self._connections) >= self._limit:
-            idlest = max(self._connections, key=lambda each: each.idle)
+            idlest = max(self._connections, key=lambda each: (not each.busy, each.idle))
             _LOG.warning(
                 "%d connections are open: the one that was silent longest was closed", len(self._connections)
             )
