@@ -70,7 +70,7 @@ class House:
 
     def __init__(self) -> None:
         self.server = Server()
-        self.table = Table(tcp_table.Decoder, lambda _: ANSWER, tcp_table.format_reply)
+        self.table = Table(tcp_table.is_whole, tcp_table.Decoder, lambda _: ANSWER, tcp_table.format_reply)
 
     def client(self) -> Transport:
         return Transport(LookupConnection(self.server, self.table))

@@ -62,10 +62,12 @@ class Service:
             shutil.chown(path, USER)
         (self.directory / "env").mkdir(parents=True)
         group = grp.getgrgid(pwd.getpwnam(USER).pw_gid).gr_name
+        # setuidgid to root: the Python of a checkout is often out of nobody's reach, and a process that
+        # is still root then becomes the user of srsd.toml.
         replacements = {
             "-o srsd -g srsd /run/srsd": f"-o {USER} -g {group} {base / 'run'}",
             "exec envdir ./env setuidgid srsd /opt/srsd/bin/srsd --config /etc/srsd/srsd.toml": (
-                f"exec envdir ./env setuidgid {USER} {shlex.join(command())} --config {config}"
+                f"exec envdir ./env setuidgid root {shlex.join(command())} --config {config}"
             ),
         }
         self._install("run", replacements)

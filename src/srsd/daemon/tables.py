@@ -95,10 +95,12 @@ class Table:
 
     def __init__(
         self,
+        is_whole: Callable[[bytes], bool],
         make_decoder: Callable[[], Decoder],
         answer: Callable[[bytes], Answer],
         format_reply: Callable[[Answer], bytes],
     ) -> None:
+        self.is_whole = is_whole
         self.make_decoder = make_decoder
         self.replies: dict[bytes, bytes] = {}
         self._former: dict[bytes, bytes] = {}
@@ -131,7 +133,7 @@ def tcp_table_of(answerer: Answerer, direction: str) -> Table:
         key = tcp_table.parse_request(request)
         return tcp_table.NOT_A_REQUEST if key is None else answerer.answer(direction, key)
 
-    return Table(tcp_table.Decoder, answer, tcp_table.format_reply)
+    return Table(tcp_table.is_whole, tcp_table.Decoder, answer, tcp_table.format_reply)
 
 
 def socketmap_of(answerer: Answerer) -> Table:
@@ -148,4 +150,4 @@ def socketmap_of(answerer: Answerer) -> Table:
         )
         return socketmap.NO_MAP
 
-    return Table(socketmap.Decoder, answer, socketmap.format_reply)
+    return Table(socketmap.is_whole, socketmap.Decoder, answer, socketmap.format_reply)
