@@ -122,7 +122,7 @@ def _unbuilt(config: Any, default: Any, raw: dict[str, Any]) -> Iterator[tuple[s
             for name, asks in _unbuilt(value, untouched, raw[item.name]):
                 yield f"{item.name}.{name}", asks
         elif not item.metadata["built"]:
-            yield item.name, value != untouched
+            yield item.name, bool(value) and value != untouched  # what is off asks for nothing
 
 
 def _shown(value: object) -> str:

@@ -39,8 +39,10 @@ _Key = TypeVar("_Key")
 _NOTHING: frozenset[Skip] = frozenset()
 _PATTERN_HELP = "would be right: address, @domain, domain, .domain, IP address or network"
 _WORDS = {skip.value: frozenset({skip}) for skip in Skip} | {"all": frozenset(Skip)}
+_BLANKS = " \t\r\v\f"  # isspace(3) of postmap(1); other blanks of Unicode are letters like any
+_MAPPED_PREFIX_LENGTH = 96  # ::ffff:0:0/96, RFC 4291 §2.5.5.2
 # The first word of a line; quotes keep blanks together, as in postmap(1).
-_PATTERN = re.compile(r'((?:[^\s"\\]|\\.|"(?:[^"\\]|\\.)*")+)(?:\s+(.*))?', re.DOTALL)
+_PATTERN = re.compile(r'((?:[^\s"\\]|\\.|"(?:[^"\\]|\\.)*")+)(?:\s+(.*))?', re.DOTALL | re.ASCII)
 
 
 class ExclusionMap:
@@ -93,7 +95,7 @@ class ExclusionMap:
     def add(self, pattern: str, skipped: frozenset[Skip]) -> None:
         """Add an entry. Raises ValueError for what is no pattern."""
         if pattern.startswith("@"):
-            _add(self._domains, parse_domain(pattern[1:]), skipped)
+            _add(self._domains, _parse_domain(pattern[1:]), skipped)
         elif "@" in pattern:
             address = parse_address(pattern.encode(errors="surrogateescape"))
             domain = fold_domain(address.domain) if address else None
@@ -101,24 +103,35 @@ class ExclusionMap:
                 raise ValueError(f"{pattern!r} is not an address, {_PATTERN_HELP}")
             _add(self._addresses, (address.local_part.lower(), domain), skipped)
         elif pattern.startswith("."):
-            _add(self._subdomains, parse_domain(pattern[1:]), skipped)
+            _add(self._subdomains, _parse_domain(pattern[1:]), skipped)
         elif ":" in pattern or re.fullmatch(r"[0-9./]+", pattern):
             network = _parse_network(pattern)
             networks = self._networks.setdefault((network.version, network.prefixlen), {})
             _add(networks, int(network.network_address), skipped)
         else:
-            _add(self._domains, parse_domain(pattern), skipped)
+            _add(self._domains, _parse_domain(pattern), skipped)
 
 
 def _add(table: dict[_Key, frozenset[Skip]], key: _Key, skipped: frozenset[Skip]) -> None:
     table[key] = table.get(key, _NOTHING) | skipped
 
 
+def _parse_domain(text: str) -> bytes:
+    try:
+        return parse_domain(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, {_PATTERN_HELP}") from None
+
+
 def _parse_network(pattern: str) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(pattern, strict=False)
+        network = ip_network(pattern, strict=False)
     except ValueError:
         raise ValueError(f"{pattern!r} is not an IP address or network, {_PATTERN_HELP}") from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= _MAPPED_PREFIX_LENGTH:
+        return IPv4Network((mapped, network.prefixlen - _MAPPED_PREFIX_LENGTH))
+    return network
 
 
 def parse_exclusion_map(data: bytes) -> ExclusionMap:
@@ -139,10 +152,10 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Join continuation lines, drop comments and blank lines, as postmap(1) does; with line numbers."""
     start, line = 0, ""
     for number, raw in enumerate(text.split("\n"), 1):
-        stripped = raw.strip()
+        stripped = raw.strip(_BLANKS)
         if not stripped or stripped.startswith("#"):
             continue
-        if raw[0].isspace() and line:
+        if raw[0] in _BLANKS and line:
             line += " " + stripped
             continue
         if line:
@@ -165,12 +178,12 @@ def _parse_line(line: str) -> tuple[str, frozenset[Skip]]:
 
 def _parse_value(value: str) -> frozenset[Skip]:
     """Parse what is skipped. Nothing, or anything with an `@` as in a list for pfix-srsd, means srs."""
-    value = value.replace('"', "").strip()
+    value = value.replace('"', "").strip(_BLANKS)
     if not value or "@" in value:
         return _WORDS["srs"]
     skipped = _NOTHING
     for raw in value.split(","):
-        word = raw.strip().lower()
+        word = raw.strip(_BLANKS).lower()
         if word not in _WORDS:
             raise ValueError(f"{word!r} cannot be skipped, would be right: {', '.join(_WORDS)}")
         skipped |= _WORDS[word]

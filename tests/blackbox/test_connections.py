@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from srsd.daemon.connection import LookupConnection
+from srsd.daemon.counters import Counters
 from srsd.daemon.server import IDLE_LOOKS, LOOK_INTERVAL, SLOW_LOOKS, Server
 from srsd.daemon.tables import Table
 from srsd.wire import tcp_table
@@ -69,8 +70,9 @@ class House:
     """A Server with clients that exist only here."""
 
     def __init__(self) -> None:
-        self.server = Server()
-        self.table = Table(tcp_table.Decoder, lambda _: ANSWER, tcp_table.format_reply)
+        counters = Counters()
+        self.server = Server(counters)
+        self.table = Table("srs_forward", tcp_table, lambda _: ("forward", ANSWER), counters)
 
     def client(self) -> Transport:
         return Transport(LookupConnection(self.server, self.table))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -59,8 +60,17 @@ class Service:
             if not path.exists():
                 path.mkdir()
             shutil.chown(path, USER)
-        srsd = shlex.join(command())
-        self._install("run", {"/opt/srsd/bin/srsd": srsd, "/etc/srsd/srsd.toml": str(config)})
+        (self.directory / "env").mkdir(parents=True)
+        group = grp.getgrgid(pwd.getpwnam(USER).pw_gid).gr_name
+        # setuidgid to root: the Python of a checkout is often out of nobody's reach, and a process that
+        # is still root then becomes the user of srsd.toml.
+        replacements = {
+            "-o srsd -g srsd /run/srsd": f"-o {USER} -g {group} {base / 'run'}",
+            "exec envdir ./env setuidgid srsd /opt/srsd/bin/srsd --config /etc/srsd/srsd.toml": (
+                f"exec envdir ./env setuidgid root {shlex.join(command())} --config {config}"
+            ),
+        }
+        self._install("run", replacements)
         self._install("log/run", {" srsdlog ": f" {USER} ", "n10 /var/log/srsd": f"n10 {log}"})
         return config
 

@@ -83,6 +83,10 @@ class LookupConnection(asyncio.Protocol):
                 self.active = True
                 self._transport.write(reply)
                 return
+            if self._table.is_whole(data):
+                self.active = True
+                self._transport.write(self._table.respond(data))
+                return
             decoder = self._table.make_decoder()
         try:
             requests = decoder.feed(data)

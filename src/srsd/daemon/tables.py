@@ -40,6 +40,25 @@ class Decoder(Protocol):
         ...
 
 
+class Codec(Protocol):
+    """One protocol: the module wire.tcp_table or wire.socketmap."""
+
+    @property
+    def Decoder(self) -> Callable[[], Decoder]:  # noqa: N802 - a class in the module
+        """Make what cuts a stream into requests."""
+        ...
+
+    @property
+    def is_whole(self) -> Callable[[bytes], bool]:
+        """Tell whether octets are one request, no more and no less."""
+        ...
+
+    @property
+    def format_reply(self) -> Callable[[Answer], bytes]:
+        """Spell an answer."""
+        ...
+
+
 class Answerer:
     """The lookups in force, shared by all tables; logs what is decided.
 
@@ -98,18 +117,18 @@ class Table:
     def __init__(
         self,
         name: str,
-        make_decoder: Callable[[], Decoder],
+        codec: Codec,
         answer: Callable[[bytes], tuple[str, Answer]],
-        format_reply: Callable[[Answer], bytes],
         counters: Counters,
     ) -> None:
         """Make a table; answer gives the direction of a request and its answer."""
-        self.make_decoder = make_decoder
+        self.is_whole = codec.is_whole
+        self.make_decoder = codec.Decoder
         self.replies: dict[bytes, tuple[bytes, Tally]] = {}
         self._former: dict[bytes, tuple[bytes, Tally]] = {}
         self._name = name
         self._answer = answer
-        self._format_reply = format_reply
+        self._format_reply = codec.format_reply
         self._counters = counters
 
     def respond(self, request: bytes) -> bytes:
@@ -153,7 +172,7 @@ def tcp_table_of(answerer: Answerer, direction: str, counters: Counters) -> Tabl
             return "", tcp_table.NOT_A_REQUEST
         return direction, answerer.answer(direction, key)
 
-    return Table(f"srs_{direction}", tcp_table.Decoder, answer, tcp_table.format_reply, counters)
+    return Table(f"srs_{direction}", tcp_table, answer, counters)
 
 
 def socketmap_of(answerer: Answerer, counters: Counters) -> Table:
@@ -170,4 +189,4 @@ def socketmap_of(answerer: Answerer, counters: Counters) -> Table:
         )
         return "", socketmap.NO_MAP
 
-    return Table("socketmap", socketmap.Decoder, answer, socketmap.format_reply, counters)
+    return Table("socketmap", socketmap, answer, counters)

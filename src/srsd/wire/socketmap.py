@@ -20,6 +20,21 @@ _TOO_LONG = b"23:NOTFOUND reply too long,"
 NO_MAP = Answer(Status.PERMANENT, b"no such map", "no such map")
 
 
+def is_whole(data: bytes) -> bool:
+    """Tell whether octets are one netstring, no more and no less: the quick way for nearly every read.
+
+    False may also mean that it takes a Decoder to tell.
+    """
+    length, _, content = data.partition(b":")
+    return (
+        0 < len(length) < _LENGTH_DIGITS
+        and length.isdigit()
+        and length[:1] != b"0"
+        and len(content) == int(length) + 1
+        and content.endswith(b",")
+    )
+
+
 class Decoder:
     """Cuts a stream into whole netstrings. Work is linear in the octets fed."""
 

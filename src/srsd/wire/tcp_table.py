@@ -27,6 +27,11 @@ _TOO_LONG = b"500 reply%20too%20long\n"
 NOT_A_REQUEST = Answer(Status.NOT_FOUND, b"not a request", "not a request")
 
 
+def is_whole(data: bytes) -> bool:
+    """Tell whether octets are one request, no more and no less: the quick way for nearly every read."""
+    return data.find(b"\n") == len(data) - 1 < REQUEST_MAXIMUM
+
+
 class Decoder:
     """Cuts a stream into request lines, each with its newline. Work is linear in the octets fed."""
 

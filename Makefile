@@ -1,0 +1,45 @@
+# srsd: what to type. The virtual environment is .venv, made from $(PYTHON); scripts/make-venv keeps it current.
+
+PYTHON ?= python3
+SRS_DOMAIN ?=
+export PYTHON SRS_DOMAIN
+
+BIN := .venv/bin
+
+.PHONY: help run test demo lint bench fuzz bare-root clean venv-run venv-test
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "  PYTHON=python3.12 picks another Python, SRS_DOMAIN=example.org the domain of rewritten addresses"
+
+run: venv-run ## start srsd on loopback, with everything it needs in ./var
+	@$(BIN)/python scripts/run.py
+
+test: ## install what the tests need, then lint, types and every test with coverage
+	@scripts/install-test-deps
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest --cov=srsd --cov-branch --cov-report=term-missing:skip-covered
+
+demo: venv-test ## one mail through a throw-away Postfix: the envelope before and after
+	@$(BIN)/python scripts/demo.py
+
+lint: venv-test ## ruff and mypy
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: venv-test ## lookups per second and memory, beside other daemons where they are installed
+	@PYTHON=$(CURDIR)/$(BIN)/python bench/run
+
+fuzz: venv-test ## the fuzz targets, each for a bounded time
+	@$(BIN)/python tests/fuzz/run.py
+
+bare-root: ## "make run" and "make test" in a bare Debian 12 made with mmdebstrap (as root)
+	@$(PYTHON) scripts/bare_root.py
+
+clean: ## remove what make and the tools made; var/ (configuration and secret) is kept
+	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+venv-run venv-test: venv-%:
+	@scripts/make-venv $*
