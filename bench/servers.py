@@ -66,6 +66,7 @@ def write_srsd_config(directory: Path, secret: str) -> Path:
     config.write_text(f"""\
 state_directory = "{directory}"
 [listen]
+control = []
 srs_forward = ["inet:127.0.0.1:0"]
 srs_reverse = ["inet:127.0.0.1:0"]
 socketmap = ["unix:{directory}/socketmap"]

@@ -32,6 +32,7 @@ state_directory = {state}
 srs_forward = ["inet:127.0.0.1:10001"]
 srs_reverse = ["inet:127.0.0.1:10002"]
 # socketmap = ["inet:127.0.0.1:10003"]  # the other way to ask: postfix/README.md
+control = {control}  # for srsctl status, top and reload
 
 [srs]
 domain = {domain}
@@ -95,6 +96,9 @@ def write_configuration(wanted_domain: str) -> None:
     """Write the configuration and the exclusion file of the first start."""
     paths = {"state": VAR / "state", "secrets": VAR / "srs.secrets", "exclude": VAR / "exclude"}
     values = {name: toml(str(path)) for name, path in paths.items()}
+    control = f"unix:{VAR}/control.sock"
+    # A socket's path may have 107 octets only: a checkout deeper than that goes without.
+    values["control"] = json.dumps([control] if len(control) <= 112 else [])
     CONFIG.write_text(CONFIG_TEXT.format(domain=toml(wanted_domain or host_domain()), **values))
     paths["exclude"].write_text(EXCLUDE_TEXT)
 

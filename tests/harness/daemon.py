@@ -60,7 +60,8 @@ def write_config(
     """Write srsd.toml, srs.secrets (0600) and, if wanted, exclude into directory; return the TOML's path.
 
     Keyword arguments are tables (srs={"domain": ...}) or top-level keys (workers=2). What is not
-    given: both tcp_table listeners on free loopback ports, and every path inside directory.
+    given: both tcp_table listeners on free loopback ports, no control socket, and every path inside
+    directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = directory / "state"
@@ -73,7 +74,7 @@ def write_config(
         exclude_file.write_text(exclude)
     settings: dict[str, object] = {"state_directory": str(state), **tables}
     defaults: dict[str, dict[str, object]] = {
-        "listen": {"srs_forward": [LOOPBACK], "srs_reverse": [LOOPBACK]},
+        "listen": {"srs_forward": [LOOPBACK], "srs_reverse": [LOOPBACK], "control": []},
         "srs": {"secrets_file": str(secrets_file)},
         "exclude": {"file": str(exclude_file)},
     }
