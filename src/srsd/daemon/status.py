@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from srsd.daemon.counters import Snapshot
-    from srsd.daemon.workforce import WorkerState
 
 
 class Reload(TypedDict):
@@ -24,6 +23,16 @@ class SecretState(TypedDict):
     role: str
     first_seen: str | None  # ISO 8601
     age_days: int | None
+
+
+class WorkerState(TypedDict):
+    """What status tells of one process that answers."""
+
+    pid: int | None
+    state: str  # starting, running, waiting (to be started again)
+    started: str | None  # ISO 8601
+    restarts: int
+    lookups: int
 
 
 class Status(TypedDict):

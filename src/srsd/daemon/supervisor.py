@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from srsd.daemon.channel import Channel, pack
 from srsd.daemon.counters import Snapshot, add_up, no_counts
 from srsd.daemon.server import DRAIN_SECONDS
-from srsd.daemon.workforce import WorkerState
+from srsd.daemon.status import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

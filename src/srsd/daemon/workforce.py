@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol
 
 from srsd.daemon.serving import Serving
+from srsd.daemon.status import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,16 +15,6 @@ if TYPE_CHECKING:
     from srsd.daemon.counters import Snapshot
     from srsd.daemon.files import Material
     from srsd.daemon.listeners import Listener
-
-
-class WorkerState(TypedDict):
-    """What status tells of one process that answers."""
-
-    pid: int | None
-    state: str  # starting, running, waiting (to be started again)
-    started: str | None  # ISO 8601
-    restarts: int
-    lookups: int
 
 
 class Workforce(Protocol):
