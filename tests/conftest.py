@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines that run tests are busy: slowness alone is no failure.
+settings.register_profile(
+    "srsd", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("srsd")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """Undo set_up_logging, which takes the root logger for the whole process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
