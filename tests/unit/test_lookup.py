@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from srsd.daemon.counters import Counters
 from srsd.daemon.tables import Answerer, socketmap_of, tcp_table_of
 from srsd.exclusion import ExclusionMap, parse_exclusion_map
 from srsd.lookup import REWRITTEN, REWRITTEN_LONG, Lookup, LookupParameters
@@ -152,10 +153,10 @@ def percent(data: bytes) -> bytes:
 def test_as_both_protocols_spell_it(direction, key, result, reason):
     answerer = Answerer(LOOKUP, TODAY)
     text = ask(LOOKUP, direction, key).text
-    by_tcp_table = tcp_table_of(answerer, direction).respond(b"get " + percent(key) + b"\n")
+    by_tcp_table = tcp_table_of(answerer, direction, Counters()).respond(b"get " + percent(key) + b"\n")
     assert by_tcp_table.startswith(b"500 " if result is None else b"200 ")
     assert tcp_table.parse_request(b"get " + by_tcp_table[4:]) == text
-    socketmap = socketmap_of(answerer)
+    socketmap = socketmap_of(answerer, Counters())
     word = b"NOTFOUND " if result is None else b"OK "
     for name in (b"forward", b"srsencoder") if direction == "forward" else (b"reverse", b"srsdecoder"):
         assert socketmap.respond(netstring(name + b" " + key)) == netstring(word + text)
@@ -166,12 +167,15 @@ def test_as_both_protocols_spell_it(direction, key, result, reason):
     "line", [b"\n", b"get\n", b"put a@x b@x\n", b"GET a@x\n", b"get %zz@x\n", b"\0\xff\n", b"quit\n"]
 )
 def test_a_line_that_is_no_request(line):
-    assert tcp_table_of(Answerer(LOOKUP, TODAY), "forward").respond(line) == b"500 not%20a%20request\n"
+    assert (
+        tcp_table_of(Answerer(LOOKUP, TODAY), "forward", Counters()).respond(line)
+        == b"500 not%20a%20request\n"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b" ", b"forward", b"Forward a@x", b"nosuchmap a@x", b"\xff a@x"])
 def test_an_unknown_map(content, caplog):
-    socketmap = socketmap_of(Answerer(LOOKUP, TODAY))
+    socketmap = socketmap_of(Answerer(LOOKUP, TODAY), Counters())
     assert socketmap.respond(netstring(content)) == b"16:PERM no such map,"
     assert "there is no socketmap" in caplog.text
 
@@ -180,16 +184,16 @@ def test_an_unknown_map(content, caplog):
 def test_a_result_that_would_not_fit_is_not_found(user):
     answerer = Answerer(LOOKUP, TODAY)
     line = b"get " + percent(user + b"@example.com") + b"\n"
-    assert tcp_table_of(answerer, "forward").respond(line) == b"500 reply%20too%20long\n"
+    assert tcp_table_of(answerer, "forward", Counters()).respond(line) == b"500 reply%20too%20long\n"
     long = b"forward " + b"u" * 100_000 + b"@example.com"
-    assert socketmap_of(answerer).respond(netstring(long)) == b"23:NOTFOUND reply too long,"
+    assert socketmap_of(answerer, Counters()).respond(netstring(long)) == b"23:NOTFOUND reply too long,"
 
 
 def test_a_bug_of_ours_makes_the_mail_wait(caplog):
     answerer = Answerer(LOOKUP, TODAY)
     answerer.lookup = None  # type: ignore[assignment]
-    assert tcp_table_of(answerer, "forward").respond(b"get a@x\n") == b"400 internal%20error\n"
-    assert socketmap_of(answerer).respond(b"11:reverse a@x,") == b"19:TEMP internal error,"
+    assert tcp_table_of(answerer, "forward", Counters()).respond(b"get a@x\n") == b"400 internal%20error\n"
+    assert socketmap_of(answerer, Counters()).respond(b"11:reverse a@x,") == b"19:TEMP internal error,"
     assert "a bug in srsd" in caplog.text
 
 
@@ -350,19 +354,20 @@ def test_one_line_of_log(direction, key, level, line, caplog):
 
 def test_replies_are_kept_until_they_are_forgotten():
     answerer = Answerer(LOOKUP, TODAY)
-    table = tcp_table_of(answerer, "forward")
+    table = tcp_table_of(answerer, "forward", Counters())
     line = b"get alice@example.com\n"
     assert table.respond(line) == b"200 " + ALICE + b"\n"
     answerer.today += 1
     assert table.respond(line) == b"200 " + ALICE + b"\n"
-    assert table.replies == {line: b"200 " + ALICE + b"\n"}
+    ((request, (reply, tally)),) = table.replies.items()
+    assert (request, reply, tally.count) == (line, b"200 " + ALICE + b"\n", 2)
     table.forget()
     assert b"=JN=" in table.respond(line)
 
 
 def test_few_replies_are_kept_and_none_of_them_is_long_or_temporary():
     answerer = Answerer(LOOKUP, TODAY)
-    table = tcp_table_of(answerer, "forward")
+    table = tcp_table_of(answerer, "forward", Counters())
     for number in range(10_000):
         table.respond(b"get %d@example.com\n" % number)
     assert len(table.replies) + len(table._former) <= 2 * 4096
@@ -376,7 +381,7 @@ def test_few_replies_are_kept_and_none_of_them_is_long_or_temporary():
 
 
 def test_a_kept_reply_of_the_former_generation_is_taken_over():
-    table = tcp_table_of(Answerer(LOOKUP, TODAY), "forward")
+    table = tcp_table_of(Answerer(LOOKUP, TODAY), "forward", Counters())
     first = b"get first@example.com\n"
     reply = table.respond(first)
     for number in range(4096):
