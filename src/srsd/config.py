@@ -45,7 +45,8 @@ def _networks(value: Iterable[str]) -> str | None:
 
 
 def _absolute(value: str) -> str | None:
-    return None if value.startswith("/") else f'"{value}" is not absolute, would be right: a path from /'
+    good = value.startswith("/") and "\0" not in value
+    return None if good else f'"{value}" is not absolute, would be right: a path from /'
 
 
 @dataclass(frozen=True, kw_only=True)

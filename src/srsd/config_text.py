@@ -32,11 +32,11 @@ def parse_config(text: bytes) -> tuple[Config, list[Fault]]:
         raise ConfigError(
             [Fault("", f"byte {error.start} is not UTF-8, would be right: UTF-8 text")]
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the second by thousands of brackets
         raise ConfigError([Fault("", f"is not TOML: {error}, would be right: key = value")]) from None
     faults: list[Fault] = []
     config = _structure(raw, faults)
-    faults += _contradictions(config)
+    faults += _contradictions(config, {fault.where for fault in faults})
     remarks = []
     for name, asks in _unbuilt(config, Config(), raw):
         if asks:
@@ -86,11 +86,11 @@ def _unknown(name: str, cls: type) -> str:
     return f"is not a known key, would be right: {near[0] if near else 'none'} is the nearest"
 
 
-def _contradictions(config: Config) -> list[Fault]:
-    """Find what each key allows and all together do not."""
+def _contradictions(config: Config, faulty: set[str]) -> list[Fault]:
+    """Find what each key allows and all together do not; keys that are faulty by themselves are left out."""
     faults = []
     srs, listen = config.srs, config.listen
-    if srs.hash_minimum > srs.hash_length:
+    if srs.hash_minimum > srs.hash_length and not faulty & {"srs.hash_minimum", "srs.hash_length"}:
         faults.append(
             Fault(
                 "srs.hash_minimum",
@@ -98,14 +98,19 @@ def _contradictions(config: Config) -> list[Fault]:
                 "would be refused, would be right: not more than hash_length",
             )
         )
-    seen: dict[Endpoint, str] = {}
-    for item in fields(listen):
-        for endpoint in getattr(listen, item.name) if item.metadata["built"] else ():
-            if endpoint in seen and not (isinstance(endpoint, InetEndpoint) and endpoint.port == 0):
-                problem = f'"{endpoint}" is in listen.{seen[endpoint]} already, would be right: each one once'
-                faults.append(Fault(f"listen.{item.name}", problem))
-            seen[endpoint] = item.name
-    if not seen:
+    lists = {
+        item.name: getattr(listen, item.name)
+        for item in fields(listen)
+        if item.metadata["built"] and not faulty & {"listen", f"listen.{item.name}"}
+    }
+    seen: dict[str, str] = {}
+    for name, endpoint in [(name, each) for name, endpoints in lists.items() for each in endpoints]:
+        address = str(endpoint).partition("?")[0]
+        if address in seen and not (isinstance(endpoint, InetEndpoint) and endpoint.port == 0):
+            problem = f'"{endpoint}" is in listen.{seen[address]} already, would be right: each one once'
+            faults.append(Fault(f"listen.{name}", problem))
+        seen[address] = name
+    if all(lists.get(name) == () for name in ("srs_forward", "srs_reverse", "socketmap")):
         faults.append(
             Fault("listen", "has no endpoint, would be right: one in srs_forward, srs_reverse or socketmap")
         )
@@ -121,8 +126,8 @@ def _unbuilt(config: Any, default: Any, raw: dict[str, Any]) -> Iterator[tuple[s
         if is_dataclass(value):
             for name, asks in _unbuilt(value, untouched, raw[item.name]):
                 yield f"{item.name}.{name}", asks
-        elif not item.metadata["built"]:
-            yield item.name, bool(value) and value != untouched  # what is off asks for nothing
+        elif not item.metadata["built"] and (value or value == untouched):  # what is off asks for nothing
+            yield item.name, value != untouched
 
 
 def _shown(value: object) -> str:

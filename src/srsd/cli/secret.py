@@ -49,15 +49,14 @@ def new(config_path: str, only_print: bool) -> None:
         return
     config = load_config(config_path)
     path = config.srs.secrets_file
-    try:
-        _create(path, secret, config)
-    except FileExistsError:
+    if os.path.lexists(path):
         click.echo(
-            f"{path}: is there already and was not changed; to sign with a new secret, put the line that "
-            "`srsctl secret new --print` gives before its first one",
+            f"{path}: is there already and was not changed; to replace its secret: srsctl secret rotate",
             err=True,
         )
         sys.exit(NO)
+    try:
+        _create(path, secret, config)
     except (OSError, ConfigError) as error:
         click.echo(f"{path}: could not be made: {error}", err=True)
         sys.exit(NO)
@@ -106,7 +105,7 @@ def _print_table(states: list[SecretState]) -> None:
     "--delay",
     default=24.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=click.FloatRange(0, 24 * 365),
     help="Hours for which a new secret only verifies, so that every host can have it before it signs.",
 )
 @as_json

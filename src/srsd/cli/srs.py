@@ -32,8 +32,8 @@ def srs_group() -> None:
 @click.pass_obj
 def forward(config_path: str, address: str, as_json: bool) -> None:
     """Rewrite the sender ADDRESS. Exits 1 when it is left as it is."""
-    lookup = load_files(config_path).make_lookup()
-    _print_answer("forward", address, lookup.forward(argument_octets(address), today()), as_json)
+    key = argument_octets(address)
+    _print_answer("forward", key, load_files(config_path).make_lookup().forward(key, today()), as_json)
 
 
 @srs_group.command(epilog="Example: srsctl srs reverse SRS0=Gt5l=JM=example.com=alice@srs.example.org")
@@ -42,11 +42,12 @@ def forward(config_path: str, address: str, as_json: bool) -> None:
 @click.pass_obj
 def reverse(config_path: str, address: str, as_json: bool) -> None:
     """Reverse the rewritten ADDRESS. Exits 1 when it is refused."""
-    lookup = load_files(config_path).make_lookup()
-    _print_answer("reverse", address, lookup.reverse(argument_octets(address), today()), as_json)
+    key = argument_octets(address)
+    _print_answer("reverse", key, load_files(config_path).make_lookup().reverse(key, today()), as_json)
 
 
-def _print_answer(direction: str, address: str, answer: Answer, as_json: bool) -> None:
+def _print_answer(direction: str, key: bytes, answer: Answer, as_json: bool) -> None:
+    address = printable(key)
     found = answer.status is Status.FOUND
     result = printable(answer.text) if found else None
     if as_json:
@@ -67,6 +68,7 @@ def explain(config_path: str, address: str, as_json: bool) -> None:
     files = load_files(config_path)
     lookup = files.make_lookup()
     key = argument_octets(address)
+    shown = printable(key)
     examination = lookup.examine(key, today())
     if examination is None:
         direction, answer = "forward", lookup.forward(key, today())
@@ -76,7 +78,7 @@ def explain(config_path: str, address: str, as_json: bool) -> None:
         why = _explain_reverse(examination, files)
     found = answer.status is Status.FOUND
     report = {
-        "address": address,
+        "address": shown,
         "direction": direction,
         "result": printable(answer.text) if found else None,
         "reason": answer.reason,
@@ -85,7 +87,7 @@ def explain(config_path: str, address: str, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        click.echo(f"{address} -> {report['result']}" if found else f"{address}: {answer.reason}")
+        click.echo(f"{shown} -> {report['result']}" if found else f"{shown}: {answer.reason}")
         for line in why:
             click.echo(f"  {line}")
     sys.exit(0 if found else NO)

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from srsd.daemon.atomic_file import write_file
@@ -31,7 +31,16 @@ def read_rotation(state_directory: str) -> RotationState:
 
 
 def _moments(table: dict[str, str]) -> dict[str, datetime]:
-    return {name: datetime.fromisoformat(moment) for name, moment in table.items()}
+    return {name: parse_moment(moment) for name, moment in table.items()}
+
+
+def parse_moment(text: str) -> datetime:
+    """Parse a moment in a file of ours; one without a zone, by whoever edited it, counts as UTC.
+
+    Raises ValueError.
+    """
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def write_rotation(state_directory: str, state: RotationState) -> None:

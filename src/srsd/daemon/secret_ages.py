@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from srsd.daemon.atomic_file import write_file
-from srsd.daemon.rotation_file import read_rotation
+from srsd.daemon.rotation_file import parse_moment, read_rotation
 from srsd.daemon.status import SecretState
 from srsd.rotation import RotationState
 
@@ -28,7 +28,7 @@ def read_secret_ages(state_directory: str) -> dict[str, datetime]:
     try:
         with open(os.path.join(state_directory, _FILE), encoding="utf-8") as file:
             entries = json.load(file)["secrets"]
-        return {name: datetime.fromisoformat(entry["first_seen"]) for name, entry in entries.items()}
+        return {name: parse_moment(entry["first_seen"]) for name, entry in entries.items()}
     except FileNotFoundError:
         return {}
     except (KeyError, TypeError, AttributeError) as error:

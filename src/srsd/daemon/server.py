@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._connections: set[LookupConnection] = set()
+        self._connections: dict[LookupConnection, None] = {}  # in the order in which they came
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
         self._limit = _raise_descriptor_limit()
@@ -71,15 +71,15 @@ class Server:
             _LOG.warning(
                 "%d connections are open: the one that was silent longest was closed", len(self._connections)
             )
-            self._connections.discard(idlest)
+            self._connections.pop(idlest)
             idlest.close()
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._counters.connections_opened += 1
         self._counters.connections_open = len(self._connections)
 
     def closed(self, connection: LookupConnection) -> None:
         """Forget a connection."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._counters.connections_open = len(self._connections)
         if self._drained and not self._connections:
             self._drained.set()

@@ -85,7 +85,7 @@ class WatchedFile(Generic[T]):
     def _signature(self) -> _Signature:
         try:
             return _signature_of(os.stat(self.path))
-        except OSError:
+        except (OSError, ValueError):
             return None
 
     def _read(self) -> tuple[_Signature, bytes]:
@@ -101,6 +101,8 @@ class WatchedFile(Generic[T]):
             raise ConfigError([Fault("", "does not exist")]) from None
         except OSError as error:
             raise ConfigError([unreadable(self.path, error)]) from None
+        except ValueError as error:  # a NUL in the name
+            raise ConfigError([Fault("", str(error))]) from None
         if len(data) > _SIZE_MAXIMUM:
             raise ConfigError([Fault("", f"has more than {_SIZE_MAXIMUM} octets")])
         return _signature_of(status), data

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # RFC 1035 §2.3.4. The underscore is not for host names, but mail domains have it.
 _LABEL = rb"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME = re.compile(rb"(?=.{1,253}\Z)" + _LABEL + rb"(?:\." + _LABEL + rb")*")
+_NAME_MAXIMUM = 253  # octets, without the trailing dot
+_NAME = re.compile(rb"(?=.{1,%d}\Z)" % _NAME_MAXIMUM + _LABEL + rb"(?:\." + _LABEL + rb")*")
 # idna's work grows faster than its input; nothing longer than this can become a domain name.
 _IDNA_MAXIMUM = 1024
 
@@ -25,18 +26,21 @@ def fold_domain(domain: bytes) -> bytes | None:
     """Bring a domain as it stands in an address to the form in which domains are compared.
 
     Whatever is ASCII is only lower-cased and loses a trailing dot, so an address literal
-    comes back too. None for what IDNA refuses (RFC 5891): it equals no domain name.
+    comes back too. None for what equals no domain name: what IDNA refuses (RFC 5891), and
+    what is too long for one.
     """
     if domain.isascii():
         folded = domain.lower()
-        return folded[:-1] if folded.endswith(b".") else folded
-    if len(domain) > _IDNA_MAXIMUM:
+    elif len(domain) > _IDNA_MAXIMUM:
         return None
-    try:
-        folded = idna.encode(domain.decode(), uts46=True, transitional=False).lower()
-    except UnicodeError:  # idna.IDNAError is one
-        return None
-    return folded[:-1] if folded.endswith(b".") else folded
+    else:
+        try:
+            folded = idna.encode(domain.decode(), uts46=True, transitional=False).lower()
+        except UnicodeError:  # idna.IDNAError is one
+            return None
+    if folded.endswith(b"."):
+        folded = folded[:-1]
+    return folded if len(folded) <= _NAME_MAXIMUM else None
 
 
 def parse_domain(text: str) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 UNIX_PATH_MAXIMUM = 107  # octets, sockaddr_un of Linux
 _INET = re.compile(r"inet:(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
-_UNIX = re.compile(r"unix:(/[^?]*)(?:\?(.*))?")
+_UNIX = re.compile(r"unix:(/[^?\0]*)(?:\?(.*))?")
 _RIGHT = "would be right: inet:127.0.0.1:10001, inet:[::1]:10001 or unix:/path/socket?mode=0660&group=postfix"
 
 
