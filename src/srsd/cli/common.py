@@ -25,7 +25,7 @@ def load_config(path: str) -> Config:
     try:
         return read_config(path)[0]
     except ConfigError as error:
-        _exit_faulty(error, path)
+        exit_faulty(error, path)
 
 
 def load_files(path: str) -> Files:
@@ -33,10 +33,11 @@ def load_files(path: str) -> Files:
     try:
         return Files(path)
     except ConfigError as error:
-        _exit_faulty(error, path)
+        exit_faulty(error, path)
 
 
-def _exit_faulty(error: ConfigError, path: str) -> NoReturn:
+def exit_faulty(error: ConfigError, path: str) -> NoReturn:
+    """Print one line for each fault, and exit 78."""
     error.name_file(path)
     for line in error.lines():
         click.echo(line, err=True)

@@ -6,15 +6,19 @@ import json
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+import tomllib
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from srsd.cli.common import NO, as_json, load_config, print_json
-from srsd.syntax.endpoint import UnixEndpoint
+from srsd.cli.common import NO, as_json, exit_faulty, print_json
+from srsd.config import Listen
+from srsd.daemon.files import read_config
+from srsd.errors import ConfigError
+from srsd.syntax.endpoint import UnixEndpoint, parse_endpoint
 
 if TYPE_CHECKING:
     from srsd.daemon.counters import Snapshot
@@ -27,9 +31,7 @@ class _Control:
     """A connection to the control socket. Exits 1 with one line where there is no daemon behind it."""
 
     def __init__(self, config_path: str) -> None:
-        endpoints = [
-            each for each in load_config(config_path).listen.control if isinstance(each, UnixEndpoint)
-        ]
+        endpoints = _control_endpoints(config_path)
         if not endpoints:
             click.echo(f"{config_path}: listen.control is empty, so there is no way to ask srsd", err=True)
             sys.exit(NO)
@@ -42,6 +44,13 @@ class _Control:
             self._fail(f"{error.strerror}: does srsd run, and may you use it?")
         self._answers = self._socket.makefile("rb")
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._answers.close()
+        self._socket.close()
+
     def ask(self, command: str) -> Any:  # noqa: ANN401 - what the command gives
         try:
             self._socket.sendall(json.dumps({"command": command}).encode() + b"\n")
@@ -53,8 +62,33 @@ class _Control:
         return json.loads(line)
 
     def _fail(self, reason: str) -> NoReturn:
+        self._socket.close()
         click.echo(f"{self._path}: {reason}", err=True)
         sys.exit(NO)
+
+
+def _control_endpoints(config_path: str) -> list[UnixEndpoint]:
+    """Find the control socket. A running srsd must be reached even while its file has faults."""
+    try:
+        listen = read_config(config_path)[0].listen
+    except ConfigError as error:
+        found = _listen_in(config_path)
+        if found is None:
+            exit_faulty(error, config_path)
+        listen = found
+    return [each for each in listen.control if isinstance(each, UnixEndpoint)]
+
+
+def _listen_in(config_path: str) -> Listen | None:
+    """Read no more than listen.control of a faulty configuration; None where even that is not to be had."""
+    try:
+        with open(config_path, "rb") as file:
+            listen = tomllib.load(file).get("listen", {})
+        if "control" not in listen:
+            return Listen()
+        return Listen(control=tuple(parse_endpoint(each) for each in listen["control"]))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return None
 
 
 @click.command("reload", epilog="Example: srsctl reload")
@@ -62,7 +96,8 @@ class _Control:
 @click.pass_obj
 def reload_command(config_path: str, as_json: bool) -> None:
     """Have srsd read its files again, and say what it found. Exits 1 when it keeps what it had."""
-    faults = _Control(config_path).ask("reload")["faults"]
+    with _Control(config_path) as control:
+        faults = control.ask("reload")["faults"]
     if as_json:
         print_json({"good": not faults, "faults": faults})
     else:
@@ -79,7 +114,8 @@ def status_command(config_path: str, as_json: bool) -> None:
 
     docs/operations.md describes the JSON.
     """
-    status: Status = _Control(config_path).ask("status")
+    with _Control(config_path) as control:
+        status: Status = control.ask("status")
     if as_json:
         print_json(status)
     else:
@@ -92,9 +128,11 @@ def status_command(config_path: str, as_json: bool) -> None:
 @click.pass_obj
 def top_command(config_path: str, interval: float, count: int) -> None:
     """Show the status again and again, until Ctrl-C."""
-    control = _Control(config_path)
     shown = 1
-    with Live(_render(control.ask("status")), console=Console(), auto_refresh=False) as live:
+    with (
+        _Control(config_path) as control,
+        Live(_render(control.ask("status")), console=Console(), auto_refresh=False) as live,
+    ):
         while shown != count:
             try:
                 time.sleep(interval)

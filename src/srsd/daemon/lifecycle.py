@@ -22,7 +22,7 @@ from srsd.daemon.status import Reload, Status
 from srsd.daemon.tracebacks import dump_on_sigquit
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from srsd.daemon.files import Sources
     from srsd.daemon.metrics import MetricsServer
@@ -36,14 +36,19 @@ class Daemon:
     """Ties the files, the workforce and the control socket together."""
 
     def __init__(
-        self, path: str, sources: Sources, workforce: Workforce, listeners: Sequence[Listener]
+        self,
+        path: str,
+        sources: Sources,
+        workforce: Workforce,
+        listeners: Sequence[Listener],
+        make_metrics: Callable[[Callable[[], Status]], MetricsServer] | None,
     ) -> None:
         self._path = path
         self._sources = sources
         self._workforce = workforce
         self._listeners = listeners
         self._control = ControlServer({"status": self._answer_status, "reload": self._answer_reload})
-        self._metrics: MetricsServer | None = None
+        self._metrics = make_metrics(self.status) if make_metrics is not None else None
         self._started = datetime.now(UTC)
         self._last_reload = Reload(time=_now(), good=True, faults=[])
         self._reloading = asyncio.Lock()
@@ -78,11 +83,7 @@ class Daemon:
         for listener in self._listeners:
             if listener.kind == "control":
                 await self._control.start(listener)
-            elif listener.kind == "metrics":
-                if self._metrics is None:
-                    from srsd.daemon.metrics import MetricsServer  # noqa: PLC0415 - 5 MB, for few
-
-                    self._metrics = MetricsServer(self.status)
+            elif listener.kind == "metrics" and self._metrics is not None:
                 await self._metrics.start(listener)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:

@@ -16,12 +16,13 @@ from srsd.daemon.lifecycle import Daemon
 from srsd.daemon.listeners import BindError, open_listeners
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.privileges import become, find_user, make_state_directory
-from srsd.daemon.workforce import InProcess
+from srsd.daemon.workforce import InProcess, WorkforceError
 from srsd.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from srsd.daemon.metrics import MetricsServer
     from srsd.daemon.workforce import Workforce
 
 DEFAULT_CONFIG = "/etc/srsd/srsd.toml"
@@ -32,8 +33,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run srsd. Exits 0 after SIGTERM, 71 when an address is taken, 78 for a faulty configuration."""
-    options = _parse_arguments(arguments)
+    """Run srsd.
+
+    Exits 0 after SIGTERM, 71 when an address is taken or no worker starts, 78 for a faulty configuration.
+    """
+    options = make_parser().parse_args(arguments)
+    options.config = os.path.abspath(options.config)
     set_up_logging("text", "info")
     try:
         if options.check:
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.name_file(options.config)
         _say(error.lines())
         sys.exit(EX_CONFIG)
-    except BindError as error:
+    except (BindError, WorkforceError) as error:
         _say([f"{options.config}: {error}"])
         sys.exit(EX_OSERR)
 
@@ -55,7 +60,8 @@ def _say(lines: Iterable[str]) -> None:
         print(line, file=sys.stderr)  # noqa: T201
 
 
-def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of srsd's options."""
     parser = argparse.ArgumentParser(
         prog="srsd",
         description="Sender identity for Postfix: SRS lookups as tcp_table(5) and socketmap_table(5). "
@@ -68,9 +74,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="only check the configuration and its files")
     parser.add_argument("--version", action="version", version=f"srsd {__version__}")
-    options = parser.parse_args(arguments)
-    options.config = os.path.abspath(options.config)
-    return options
+    return parser
 
 
 def _check(path: str) -> None:
@@ -89,6 +93,9 @@ def _run(path: str) -> None:
     account = find_user(config.user)
     listeners = open_listeners(config.listen)
     try:
+        # All that is imported is imported now: the user may not be able to read Python's library.
+        workforce = _workforce(config.workers)
+        make_metrics = _metrics() if config.listen.metrics else None
         make_state_directory(config.state_directory, account)
         if account is not None:
             become(account)
@@ -96,7 +103,7 @@ def _run(path: str) -> None:
         sources = Sources(path)
         if not config.srs.domain:
             _LOG.warning("%s: srs.domain is empty, so every lookup answers not found", path)
-        daemon = Daemon(path, sources, _workforce(config.workers), listeners)
+        daemon = Daemon(path, sources, workforce, listeners, make_metrics)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(daemon.run())
     finally:
@@ -111,6 +118,12 @@ def _workforce(workers: int | str) -> Workforce:
     from srsd.daemon.supervisor import WorkerProcesses  # noqa: PLC0415 - for those who have workers
 
     return WorkerProcesses(number)
+
+
+def _metrics() -> type[MetricsServer]:
+    from srsd.daemon.metrics import MetricsServer  # noqa: PLC0415 - 5 MB, for those who want them
+
+    return MetricsServer
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class WorkerState(TypedDict):
     """What status tells of one process that answers."""
 
     pid: int | None
-    state: str  # starting, running, waiting (to be started again)
+    state: str  # starting, running, frozen, waiting (to be started again)
     started: str | None  # ISO 8601
     restarts: int
     lookups: int

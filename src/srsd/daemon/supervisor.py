@@ -16,6 +16,7 @@ from srsd.daemon.channel import Channel, pack
 from srsd.daemon.counters import Snapshot, add_up, no_counts
 from srsd.daemon.server import DRAIN_SECONDS
 from srsd.daemon.status import WorkerState
+from srsd.daemon.workforce import WorkforceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ class _Worker:
         self.counters: Snapshot = no_counts()  # of the present process
         self.former: Snapshot = no_counts()  # of the processes before it
         self.ready = asyncio.Event()
+        self.tried = asyncio.Event()  # it was ready, or has failed to become so
         self.in_force = asyncio.Event()
 
     def describe(self) -> WorkerState:
@@ -76,15 +78,21 @@ class WorkerProcesses:
         self._draining = False
 
     async def start(self, listeners: Sequence[Listener], material: Material) -> None:
-        """Start all workers; returns when each of them answers, or has failed to for long."""
+        """Start all workers; returns when each of them answers, or has failed to once.
+
+        Raises WorkforceError when none of them answers.
+        """
         self._listeners = listeners
         self._material = material
         loop = asyncio.get_running_loop()
         self._tending = [loop.create_task(self._tend(worker)) for worker in self._workers]
-        waiting = [loop.create_task(worker.ready.wait()) for worker in self._workers]
+        waiting = [loop.create_task(worker.tried.wait()) for worker in self._workers]
         _, late = await asyncio.wait(waiting, timeout=_START_SECONDS)
         for task in late:
             task.cancel()
+        if not any(worker.ready.is_set() for worker in self._workers):
+            await self.drain()
+            raise WorkforceError("workers: none of them could be started; the lines before this one say why")
 
     async def _tend(self, worker: _Worker) -> None:
         """Keep one place filled."""
@@ -96,6 +104,7 @@ class WorkerProcesses:
                 await self._run(worker)
             except OSError as error:
                 _LOG.error("worker %d could not be started: %s", worker.number, error)
+            worker.tried.set()
             if self._draining:
                 return
             if loop.time() - begun >= _STEADY_SECONDS:
@@ -142,6 +151,7 @@ class WorkerProcesses:
                 worker.state = "running"
                 worker.heard = loop.time()
                 worker.ready.set()
+                worker.tried.set()
             if "counters" in message:
                 worker.counters = message["counters"]
             if "in_force" in message:

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
     from srsd.daemon.listeners import Listener
 
 
+class WorkforceError(Exception):
+    """There is nobody to answer lookups; the log says why."""
+
+
 class Workforce(Protocol):
     """Those who answer lookups."""
 
     async def start(self, listeners: Sequence[Listener], material: Material) -> None:
-        """Begin to answer on the listeners; returns when lookups are answered."""
+        """Begin to answer on the listeners; returns when lookups are answered.
+
+        Raises WorkforceError when nobody can.
+        """
         ...
 
     async def put_in_force(self, material: Material) -> None:
