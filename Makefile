@@ -30,9 +30,10 @@ lint: venv-test ## ruff and mypy
 
 bench: venv-test ## lookups per second and memory, beside other daemons where they are installed
 	@PYTHON=$(CURDIR)/$(BIN)/python bench/run
+	@$(BIN)/python bench/workers_bench.py
 
 fuzz: venv-test ## the fuzz targets, each for a bounded time
-	@$(BIN)/python tests/fuzz/run.py
+	@$(BIN)/python tests/fuzz/run.py --seconds 60
 
 bare-root: ## "make run" and "make test" in a bare Debian 12 made with mmdebstrap (as root)
 	@$(PYTHON) scripts/bare_root.py

@@ -57,7 +57,7 @@ class Server:
 # ---- srsd ----
 
 
-def write_srsd_config(directory: Path, secret: str) -> Path:
+def write_srsd_config(directory: Path, secret: str, workers: int) -> Path:
     directory.mkdir(mode=0o700)
     secrets_file = directory / "srs.secrets"
     secrets_file.touch(mode=0o600)
@@ -65,6 +65,7 @@ def write_srsd_config(directory: Path, secret: str) -> Path:
     config = directory / "srsd.toml"
     config.write_text(f"""\
 state_directory = "{directory}"
+workers = {workers}
 [listen]
 control = []
 srs_forward = ["inet:127.0.0.1:0"]
@@ -81,9 +82,9 @@ level = "warning"
     return config
 
 
-def start_srsd(directory: Path, secret: str, *, uvloop: bool = True) -> Server:
+def start_srsd(directory: Path, secret: str, *, uvloop: bool = True, workers: int = 1) -> Server:
     """Start from the interpreter's first instruction to the ready line is `ready_seconds`."""
-    config = write_srsd_config(directory, secret)
+    config = write_srsd_config(directory, secret, workers)
     how = ["-m", "srsd.daemon.main"] if uvloop else ["-c", PLAIN_ASYNCIO]
     begin = time.monotonic()
     process = subprocess.Popen(
