@@ -23,7 +23,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 def load_config(path: str) -> Config:
     """Read the configuration, or exit 78 with one line for each fault."""
     try:
-        return read_config(path)[0]
+        return read_config(path).config
     except ConfigError as error:
         exit_faulty(error, path)
 

@@ -70,7 +70,7 @@ class _Control:
 def _control_endpoints(config_path: str) -> list[UnixEndpoint]:
     """Find the control socket. A running srsd must be reached even while its file has faults."""
     try:
-        listen = read_config(config_path)[0].listen
+        listen = read_config(config_path).config.listen
     except ConfigError as error:
         found = _listen_in(config_path)
         if found is None:

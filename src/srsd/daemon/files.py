@@ -46,8 +46,16 @@ def parse_keyring(data: bytes) -> Keyring:
     return Keyring(secrets)
 
 
-def read_config(path: str) -> tuple[Config, bytes]:
-    """Read and check a configuration file; keys without effect are logged. Raises ConfigError."""
+class ConfigFile(NamedTuple):
+    """A configuration file that was read and found good."""
+
+    config: Config
+    text: bytes
+    remarks: list[str]  # lines about keys that have no effect yet
+
+
+def read_config(path: str) -> ConfigFile:
+    """Read and check a configuration file. Raises ConfigError."""
     try:
         with open(path, "rb") as file:
             text = file.read()
@@ -61,9 +69,7 @@ def read_config(path: str) -> tuple[Config, bytes]:
     except ConfigError as error:
         error.name_file(path)
         raise
-    for remark in remarks:
-        _LOG.warning(remark._replace(file=path).line())
-    return config, text
+    return ConfigFile(config, text, [remark._replace(file=path).line() for remark in remarks])
 
 
 class Files:
@@ -73,7 +79,7 @@ class Files:
     """
 
     def __init__(self, path: str) -> None:
-        self.config, self._config_text = read_config(path)
+        self.config, self._config_text, remarks = read_config(path)
         srs = self.config.srs
         self._secrets = WatchedFile(srs.secrets_file, parse_keyring, private=True) if srs.domain else None
         self._exclusions = WatchedFile(self.config.exclude.file, parse_exclusion_map, may_be_absent=True)
@@ -86,6 +92,8 @@ class Files:
                 faults += error.faults
         if faults:
             raise ConfigError(faults)
+        for remark in remarks:
+            _LOG.warning(remark)
 
     def poll(self) -> bool:
         """Take changed files in; tell whether there were any. The configuration is read on SIGHUP only."""

@@ -48,7 +48,5 @@ def printable(data: bytes) -> str:
     """Show a peer's octets in a log line: nothing in them can end the line or steer a terminal."""
     text = data[: 4 * _SHOWN_MAXIMUM].decode(errors="backslashreplace")
     if not text.isprintable():
-        text = "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-        )
+        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return text if len(text) <= _SHOWN_MAXIMUM else text[:_SHOWN_MAXIMUM] + "..."

@@ -79,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _check(path: str) -> None:
     """Check everything that a start would, but for the sockets, as the user that srsd becomes."""
-    config, _ = read_config(path)
+    config = read_config(path).config
     account = find_user(config.user)
     if account is not None and os.geteuid() == 0:
         become(account)
@@ -88,7 +88,7 @@ def _check(path: str) -> None:
 
 
 def _run(path: str) -> None:
-    config, _ = read_config(path)
+    config = read_config(path).config
     set_up_logging(config.log.format, config.log.level)
     account = find_user(config.user)
     listeners = open_listeners(config.listen)

@@ -29,7 +29,7 @@ NOT_A_REQUEST = Answer(Status.NOT_FOUND, b"not a request", "not a request")
 
 def is_whole(data: bytes) -> bool:
     """Tell whether octets are one request, no more and no less: the quick way for nearly every read."""
-    return data.find(b"\n") == len(data) - 1 < REQUEST_MAXIMUM
+    return 0 <= data.find(b"\n") == len(data) - 1 < REQUEST_MAXIMUM
 
 
 class Decoder:
