@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
 from harness.daemon import write_config
 from srsd.config_text import parse_config
+from srsd.daemon.atomic_file import create_file, write_file
 from srsd.daemon.files import Files, Material, Sources, parse_keyring
 from srsd.daemon.secret_ages import read_secret_ages
 from srsd.errors import ConfigError
@@ -249,3 +251,28 @@ def test_the_material_of_a_reload_is_that_of_its_texts(config):
     config(srs={**SRS, "separator": "+"})
     sources.reload()
     assert parse_config(sources.files.material.config)[0].srs.separator == "+"
+
+
+# Files that srsd writes ------------------------------------------------------------------------
+
+
+def test_a_file_that_is_made_takes_nobodys_place(tmp_path):
+    path = tmp_path / "file"
+    create_file(str(path), b"one", mode=0o600)
+    for there in (path, tmp_path / "link"):
+        if there != path:
+            there.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(FileExistsError):
+            create_file(str(there), b"two", mode=0o600)
+    assert path.read_bytes() == b"one"
+    assert sorted(os.listdir(tmp_path)) == ["file", "link"]  # nothing half-written stays
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    with path.open("rb") as before:
+        write_file(str(path), b"two", mode=0o640)
+        assert before.read() == b"one"  # whoever reads the old one has it whole
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o640
