@@ -310,7 +310,7 @@ def test_sigterm_finishes_what_has_begun_and_leaves_nothing():
         for connection in connections.values():
             stack.enter_context(connection)
             connection.sendall(b"get half@origin.exam")
-        for connection in connections.values():  # the halves have arrived: others were answered since
+        for _connection in connections.values():  # the halves have arrived: others were answered since
             answers_of_all(srsd)
         os.kill(srsd.pid, signal.SIGTERM)
         until("end of listening", lambda: not is_listening(srsd))

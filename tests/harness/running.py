@@ -76,9 +76,10 @@ def running(
 ) -> Iterator[Srsd]:
     """Run srsd while the block lasts. tracebacks: the test has them written."""
     if directory is None:
-        with new_directory() as made, running(
-            directory=made, argv=argv, env=env, tracebacks=tracebacks, **tables
-        ) as srsd:
+        with (
+            new_directory() as made,
+            running(directory=made, argv=argv, env=env, tracebacks=tracebacks, **tables) as srsd,
+        ):
             yield srsd
         return
     srsd = Srsd(configure(directory, **tables), argv=argv, env=env)
