@@ -38,6 +38,7 @@ class Load:
     ) -> None:
         self._address = address
         self._reply = r"200 SRS0=\S+=%s@" + domain
+        self.connecting = connecting
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
@@ -45,6 +46,7 @@ class Load:
             for number in range(keeping + connecting)
         ]
         self.failures: list[Failure] = []
+        self.kept_ports: dict[int, int] = {}  # of each client that keeps its connection
         self.answered = 0
         self.slowest = 0.0  # seconds
 
@@ -54,6 +56,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all clients; each has the answer to its last lookup."""
         self._ended.set()
         for thread in self._threads:
             thread.join(3 * DEADLINE)
@@ -67,10 +73,13 @@ class Load:
     def _run(self, number: int, kept: bool) -> None:
         connection: socket.socket | None = None
         count = 0
+        self._ended.wait(0.005 * number)  # all at once, they would mostly go to the worker that woke first
         while not self._ended.wait(PAUSE):
             count += 1
             begun = time.monotonic()
             connection = self._look_up(connection, f"u{number}-{count % 50}", kept)
+            if connection is not None:
+                self.kept_ports[number] = connection.getsockname()[1]
             with self._lock:
                 self.slowest = max(self.slowest, time.monotonic() - begun)
         if connection is not None:

@@ -9,9 +9,11 @@ The end of the block checks that srsd ends with status 0, left no process, and l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -90,9 +92,13 @@ def running(
         if srsd.returncode is None:
             processes = {srsd.pid, *descendants(srsd.pid)}
             assert srsd.terminate() == 0, srsd.log
-    finally:
+    except BaseException:
         if srsd.returncode is None and srsd.endpoints:
+            processes = {srsd.pid, *descendants(srsd.pid)}
             srsd.kill()
+        for pid in filter(is_alive, processes):  # a worker may be stopped, or hang
+            os.kill(pid, signal.SIGKILL)
+        raise
     until("end of all processes", lambda: not any(map(is_alive, processes)))
     assert tracebacks or not any("Traceback" in line for line in srsd.log), "\n".join(srsd.log)
 
@@ -118,9 +124,15 @@ def patched(supervisor: str = "", worker: str = "", directory: Path | None = Non
     return [sys.executable, "-c", "\n".join(lines)]
 
 
-def soon_frozen(seconds: int) -> str:
-    """Return the line for patched() that shortens the time until a silent worker is replaced."""
-    return f"import srsd.daemon.supervisor as supervisor; supervisor.FROZEN_SECONDS = {seconds}"
+def impatient(frozen: float = 10) -> str:
+    """Return the line for patched() that shortens what the supervisor waits for.
+
+    frozen: seconds until a silent worker is replaced.
+    """
+    waits = {"FROZEN_SECONDS": frozen, "_TRACEBACK_SECONDS": 0.3, "_BACK_OFF_FIRST": 0.1}
+    return "import srsd.daemon.supervisor as supervisor; " + "; ".join(
+        f"supervisor.{name} = {seconds}" for name, seconds in waits.items()
+    )
 
 
 # Processes.
@@ -191,45 +203,54 @@ def control(srsd: Srsd, command: str) -> Any:
             return json.loads(answers.readline())
 
 
-def holders(srsd: Srsd, connection: socket.socket) -> list[int]:
-    """Return the processes of srsd that have the other end of a connection to it."""
-    ours, theirs = connection.getsockname(), connection.getpeername()
-    wanted = f"{_address(theirs)} {_address(ours)}"
-    inode = ""
+def client_ports(srsd: Srsd) -> dict[int, set[int]]:
+    """Return, for each process of srsd, the ports of the tcp_table clients that are in its hands."""
+    ours = {srsd.inet(name)[1] for name in ("srs_forward", "srs_reverse")}
+    peers = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if f"{fields[1]} {fields[2]}" == wanted:
-            inode = f"socket:[{fields[9]}]"
-    return [pid for pid in (srsd.pid, *descendants(srsd.pid)) if inode in _descriptors(pid)]
+        if int(fields[1].split(":")[1], 16) in ours:
+            peers[f"socket:[{fields[9]}]"] = int(fields[2].split(":")[1], 16)
+    processes = (srsd.pid, *descendants(srsd.pid))
+    return {pid: {peers[each] for each in _descriptors(pid) & set(peers)} for pid in processes}
 
 
-def _address(pair: tuple[str, int]) -> str:
-    octets = socket.inet_aton(pair[0])
-    return f"{int.from_bytes(octets, sys.byteorder):08X}:{pair[1]:04X}"
+def holder(srsd: Srsd, connection: socket.socket) -> int:
+    """Return the process that has the other end of a connection to srsd."""
+    port = connection.getsockname()[1]
+    (pid,) = [pid for pid, ports in client_ports(srsd).items() if port in ports]
+    return pid
 
 
 def _descriptors(pid: int) -> set[str]:
     targets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            targets.add(os.readlink(descriptor))
-        except OSError:
-            continue  # closed meanwhile
+    with contextlib.suppress(OSError):  # the process has ended
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                targets.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
     return targets
 
 
 def connection_of_each(srsd: Srsd, direction: str = "forward") -> dict[int, socket.socket]:
     """Return one connection to each worker, by its pid. Whoever calls closes them."""
     found: dict[int, socket.socket] = {}
-    spare = []
-    end = time.monotonic() + DEADLINE
-    while set(workers(srsd)) - set(found) and time.monotonic() < end:
-        connection = open_connection(srsd, direction)
-        ask_over(connection, ALICE)
-        (pid,) = holders(srsd, connection)
-        if found.setdefault(pid, connection) is not connection:
-            spare.append(connection)  # kept, so that a busier worker leaves the next one to others
-    for connection in spare:
-        connection.close()
-    assert set(found) == set(workers(srsd)), "not every worker accepts connections"
+    spare: list[socket.socket] = []
+
+    def complete() -> bool:
+        connections = [open_connection(srsd, direction) for _ in range(8)]
+        for connection in connections:
+            ask_over(connection, ALICE)
+        ports = client_ports(srsd)
+        for pid in workers(srsd):
+            for connection in connections:
+                if connection.getsockname()[1] in ports.get(pid, ()):
+                    found.setdefault(pid, connection)
+        spare.extend(each for each in connections if each not in found.values())
+        return set(found) >= set(workers(srsd))
+
+    try:
+        until("worker that accepts, of some", complete)
+    finally:
+        for connection in spare:
+            connection.close()
     return found
