@@ -33,7 +33,7 @@ bench: venv-test ## lookups per second and memory, beside other daemons where th
 	@$(BIN)/python bench/workers_bench.py
 
 fuzz: venv-test ## the fuzz targets, each for a bounded time
-	@$(BIN)/python tests/fuzz/run.py --seconds 60
+	@$(BIN)/python tests/fuzz/run.py --seconds 20
 
 bare-root: ## "make run" and "make test" in a bare Debian 12 made with mmdebstrap (as root)
 	@$(PYTHON) scripts/bare_root.py

@@ -44,10 +44,9 @@ file = {exclude}
 """
 
 EXCLUDE_TEXT = """\
-# Senders and clients whose mail is not rewritten, one a line; srsd sees a change within a second.
+# Senders whose mail is not rewritten, one a line; srsd sees a change within two seconds.
 # friend@example.com
 # @example.com
-# 192.0.2.0/24
 """
 
 FORWARD, REVERSE = "127.0.0.1:10001", "127.0.0.1:10002"  # as in CONFIG_TEXT and in the Postfix fragment

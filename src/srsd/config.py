@@ -179,7 +179,7 @@ class Arc:
 class Policy:
     """What is done with results: accept, tempfail, quarantine or reject. The worst one wins."""
 
-    shadow: bool = setting(True, "Only log what would have happened.", built=False)
+    shadow: bool = setting(True, "Only log what would have happened.", built=False, off=True)
     spf_fail: PolicyAction = setting("accept", "SPF fail of MAIL FROM.", built=False)
     spf_softfail: PolicyAction = setting("accept", "SPF softfail of MAIL FROM.", built=False)
     spf_helo_fail: PolicyAction = setting("accept", "SPF fail of HELO.", built=False)

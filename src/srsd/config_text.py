@@ -126,8 +126,11 @@ def _unbuilt(config: Any, default: Any, raw: dict[str, Any]) -> Iterator[tuple[s
         if is_dataclass(value):
             for name, asks in _unbuilt(value, untouched, raw[item.name]):
                 yield f"{item.name}.{name}", asks
-        elif not item.metadata["built"] and (value or value == untouched):  # what is off asks for nothing
-            yield item.name, value != untouched
+        elif not item.metadata["built"]:
+            off = item.metadata["off"]
+            is_off = not value if off is None else value == off
+            if value == untouched or not is_off:  # what is off asks for nothing
+                yield item.name, value != untouched
 
 
 def _shown(value: object) -> str:

@@ -107,12 +107,11 @@ def test_it_works_as_that_user(start, file, directory):
     ],
     ids=["IDNA", "mapped by IDNA", "no UTF-8 in the domain", "no UTF-8", "control character", "newline"],
 )
-@pytest.mark.parametrize("wire", BOTH, ids=str)
-def test_what_python_loads_at_its_first_use_was_loaded_before(start, file, wire, key):
+def test_what_python_loads_at_its_first_use_was_loaded_before(start, file, key):
     """That user may be unable to read Python's library, so nothing can be imported any more."""
     file.write_text(file.read_text() + '\n[log]\nlevel = "debug"\n')
     srsd = start(file)
-    assert wire.ask(srsd, "forward", key).status in ("found", "not found")
+    assert TCP_TABLE.ask(srsd, "forward", key).status in ("found", "not found")
 
 
 def test_socket_and_state_directory_belong_to_whom_they_should(start, file, directory, account):

@@ -44,10 +44,24 @@ def command(name: str = "srsd") -> list[str]:
     return [str(script)] if script.exists() else [sys.executable, "-m", module]
 
 
+def environment(config: str | Path) -> dict[str, str]:
+    """Return the environment for a process with this configuration.
+
+    Coverage is not measured in one that becomes another user: it could not write what it measured.
+    """
+    inherited = dict(os.environ)
+    if re.search(r'^user = "[^"]', Path(config).read_text(errors="replace"), re.MULTILINE):
+        for name in [name for name in inherited if name.startswith("COVERAGE_PROCESS")]:
+            del inherited[name]
+    return inherited
+
+
 def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `srsd` or `srsctl` to its end (for --check, bad configurations, lookups by hand)."""
     line = [*command(name), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    config = next((each for each in arguments if Path(each).suffix == ".toml" and Path(each).is_file()), None)
+    env = environment(config) if config is not None else None
+    return subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE, check=False, env=env)
 
 
 def write_config(
@@ -108,7 +122,7 @@ class Srsd:
         self.config = config
         self.options = options
         self.argv = list(argv) if argv is not None else command()
-        self.env = {**os.environ, **(env or {})}
+        self.env = {**environment(config), **(env or {})}
         self.pass_fds = pass_fds
         self.endpoints: dict[str, list[str]] = {}  # listener name -> ["inet:127.0.0.1:40123", ...]
         self.log: list[str] = []  # every line of stderr so far, of every start

@@ -134,7 +134,7 @@ def rotate_secrets(config_path: str, delay: float, as_json: bool) -> None:
 
 def _take_step(config: Config, delay: timedelta) -> Rotation:
     """Decide the next step and write it down. Raises OSError, ValueError, ConfigError."""
-    path = config.srs.secrets_file
+    path = os.path.realpath(config.srs.secrets_file)  # a link to the file stays a link
     watched = WatchedFile(path, parse_keyring, private=True)
     watched.load()
     before = parse_secrets(watched.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,10 @@ class Channel:
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message; one that nobody takes is lost with the process that does not."""
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        # uvloop raises when the other end has just gone; the end of the channel says so anyway.
+        with contextlib.suppress(RuntimeError):
+            if not self._writer.is_closing():
+                self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> dict[str, Any] | None:
         """Wait for a message; None when the other end is gone."""

@@ -16,6 +16,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
+from srsd.daemon.listeners import BACKLOG
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -26,8 +28,6 @@ _REQUEST_MAXIMUM = 4096  # octets
 _CONNECTIONS_MAXIMUM = 32
 _IDLE_SECONDS = 60
 _CREDENTIALS = struct.Struct("3i")  # struct ucred of Linux: pid, uid, gid
-
-Command = "Callable[[], Awaitable[Any]]"
 
 
 class ControlServer:
@@ -50,6 +50,8 @@ class ControlServer:
                 if self._open > _CONNECTIONS_MAXIMUM or not _allowed(peer, group):
                     return
                 await self._converse(reader, writer)
+            except asyncio.CancelledError:
+                return  # srsd ends
             except (ConnectionError, TimeoutError, ValueError):
                 pass  # the client is gone, silent, or sends no line: there is nobody to tell
             finally:
@@ -57,7 +59,9 @@ class ControlServer:
                 writer.close()
 
         # The loop takes a descriptor of its own, so that the listener stays ours to close and remove.
-        server = await asyncio.start_unix_server(handle, sock=listener.socket.dup(), limit=_REQUEST_MAXIMUM)
+        server = await asyncio.start_unix_server(
+            handle, sock=listener.socket.dup(), limit=_REQUEST_MAXIMUM, backlog=BACKLOG
+        )
         self._servers.append(server)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -64,13 +64,20 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
         dump_on_sigquit(self._workforce.dump_tracebacks)
         tables = [listener for listener in self._listeners if listener.kind in TABLES]
-        await self._workforce.start(tables, self._sources.files.material)
+        starting = loop.create_task(self._workforce.start(tables, self._sources.files.material))
+        ending = loop.create_task(ended.wait())
+        await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await self._workforce.drain()
+            return
+        await starting  # raises what it raised
         await self._start_control()
         settle()
         ticking = loop.create_task(self._tick())
         READY.info("srsd %s ready: %s", __version__, endpoints_line(self._listeners))
         notify("READY=1")
-        await ended.wait()
+        await ending
         notify("STOPPING=1")
         ticking.cancel()
         self._control.close()

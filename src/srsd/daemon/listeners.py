@@ -225,6 +225,18 @@ def _matches(handed: socket.socket, endpoint: Endpoint) -> bool:
     return any(candidate[4][:2] == address[:2] for candidate in known)
 
 
+def give_unix_sockets(listeners: Sequence[Listener], uid: int) -> None:
+    """Give the sockets made here to the user that srsd becomes, who replaces them at another start."""
+    if os.geteuid() != 0:
+        return
+    for listener in listeners:
+        if listener.path:
+            os.chown(listener.path, uid, -1)
+            parent = os.path.dirname(listener.path)
+            if os.path.dirname(parent) == _RUN and os.stat(parent).st_uid == 0:
+                os.chown(parent, uid, -1)
+
+
 def endpoints_line(listeners: Sequence[Listener]) -> str:
     """Name every endpoint, with the port that the kernel chose where 0 was asked for."""
     return " ".join(str(listener) for listener in listeners)

@@ -13,7 +13,7 @@ from srsd import __version__
 from srsd.daemon.event_loop import loop_factory
 from srsd.daemon.files import Files, Sources, read_config
 from srsd.daemon.lifecycle import Daemon
-from srsd.daemon.listeners import BindError, open_listeners
+from srsd.daemon.listeners import BindError, give_unix_sockets, open_listeners
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.privileges import become, find_user, make_state_directory
 from srsd.daemon.workforce import InProcess, WorkforceError
@@ -94,17 +94,19 @@ def _run(path: str) -> None:
     listeners = open_listeners(config.listen)
     try:
         # All that is imported is imported now: the user may not be able to read Python's library.
+        make_loop = loop_factory()
         workforce = _workforce(config.workers)
         make_metrics = _metrics() if config.listen.metrics else None
         make_state_directory(config.state_directory, account)
         if account is not None:
+            give_unix_sockets(listeners, account.pw_uid)
             become(account)
         # From here on as that user: what cannot be read now could not be read again either.
         sources = Sources(path)
         if not config.srs.domain:
             _LOG.warning("%s: srs.domain is empty, so every lookup answers not found", path)
         daemon = Daemon(path, sources, workforce, listeners, make_metrics)
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(daemon.run())
     finally:
         for listener in listeners:

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from srsd.daemon.counters import LATENCY_BOUNDS
+from srsd.daemon.listeners import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +89,9 @@ class MetricsServer:
     async def start(self, listener: Listener) -> None:
         """Begin to accept."""
         listener.socket.setblocking(False)
-        server = await asyncio.start_server(self._handle, sock=listener.socket.dup(), limit=_HEAD_MAXIMUM)
+        server = await asyncio.start_server(
+            self._handle, sock=listener.socket.dup(), limit=_HEAD_MAXIMUM, backlog=BACKLOG
+        )
         self._servers.append(server)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,6 +99,8 @@ class MetricsServer:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _SECONDS)
             writer.write(self._respond(head.split(b"\r\n", 1)[0]))
             await asyncio.wait_for(writer.drain(), _SECONDS)
+        except asyncio.CancelledError:
+            return  # srsd ends
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # no request, so nobody to answer
         finally:
@@ -103,7 +108,8 @@ class MetricsServer:
 
     def _respond(self, request_line: bytes) -> bytes:
         method, _, rest = request_line.partition(b" ")
-        if method not in (b"GET", b"HEAD") or rest.split(b" ")[0] not in (b"/metrics", b"/"):
+        path = rest.split(b" ")[0].partition(b"?")[0]
+        if method not in (b"GET", b"HEAD") or path not in (b"/metrics", b"/"):
             return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         body = generate_latest(self._registry)
         head = (

@@ -17,6 +17,7 @@ from srsd.daemon.counters import Snapshot, add_up, no_counts
 from srsd.daemon.server import DRAIN_SECONDS
 from srsd.daemon.status import WorkerState
 from srsd.daemon.workforce import WorkforceError
+from srsd.srs import parse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +61,17 @@ class _Worker:
         )
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process, while it lives, and to all that it started."""
+        """Send a signal to the process, while it lives."""
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
+                self.process.send_signal(number)
+
+
+def _kill(process: asyncio.subprocess.Process | None) -> None:
+    """End a process and all that it started, also when it has ended itself."""
+    if process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class WorkerProcesses:
@@ -76,6 +84,7 @@ class WorkerProcesses:
         self._tending: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._ticked = 0.0  # when tick was called last, in the loop's time
 
     async def start(self, listeners: Sequence[Listener], material: Material) -> None:
         """Start all workers; returns when each of them answers, or has failed to once.
@@ -85,6 +94,7 @@ class WorkerProcesses:
         self._listeners = listeners
         self._material = material
         loop = asyncio.get_running_loop()
+        self._ticked = loop.time()
         self._tending = [loop.create_task(self._tend(worker)) for worker in self._workers]
         waiting = [loop.create_task(worker.tried.wait()) for worker in self._workers]
         _, late = await asyncio.wait(waiting, timeout=_START_SECONDS)
@@ -140,12 +150,35 @@ class WorkerProcesses:
             raise
         finally:
             theirs.close()
-        loop = asyncio.get_running_loop()
         worker.started = datetime.now(UTC)
+        await self._listen(worker, worker.process, ours)
+
+    async def _listen(self, worker: _Worker, process: asyncio.subprocess.Process, end: socket.socket) -> None:
+        """Be the other end of a worker's channel until it has ended."""
+        loop = asyncio.get_running_loop()
         worker.heard = loop.time() + _START_SECONDS - FROZEN_SECONDS
-        worker.channel = await Channel.open(ours)
-        worker.channel.send({"material": pack(self._material)})
-        while message := await worker.channel.receive():
+        channel = worker.channel = await Channel.open(end)
+        channel.send({"material": pack(self._material)})
+        hearing = loop.create_task(self._hear(worker, channel))
+        exiting = loop.create_task(process.wait())
+        # Usually both happen at once; but a child of its may hold the channel, or it may hang without it.
+        await asyncio.wait((hearing, exiting), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((hearing, exiting), timeout=_EXIT_SECONDS)
+        _kill(process)
+        await exiting
+        hearing.cancel()
+        channel.close()
+        worker.channel = None
+        worker.in_force.set()  # nobody need wait for it any more
+        worker.counters["connections_open"] = 0
+        worker.former = add_up([worker.former, worker.counters])
+        worker.counters = no_counts()
+
+    @staticmethod
+    async def _hear(worker: _Worker, channel: Channel) -> None:
+        """Take in what a worker says, until its channel ends."""
+        loop = asyncio.get_running_loop()
+        while message := await channel.receive():
             worker.heard = max(worker.heard, loop.time())
             if "ready" in message:
                 worker.state = "running"
@@ -156,34 +189,32 @@ class WorkerProcesses:
                 worker.counters = message["counters"]
             if "in_force" in message:
                 worker.in_force.set()
-        worker.channel.close()
-        worker.channel = None
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(worker.process.wait(), _EXIT_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.process.pid, signal.SIGKILL)  # with what it may leave behind
-        await worker.process.wait()
-        worker.counters["connections_open"] = 0
-        worker.former = add_up([worker.former, worker.counters])
-        worker.counters = no_counts()
 
     async def put_in_force(self, material: Material) -> None:
         """Send new material to one worker after the other; each goes on answering meanwhile."""
-        self._material = material
-        for worker in self._workers:
-            if worker.channel is None:
-                continue  # it gets the new material when it starts
-            worker.in_force.clear()
-            worker.channel.send({"material": pack(material)})
-            try:
-                await asyncio.wait_for(worker.in_force.wait(), FROZEN_SECONDS)
-            except TimeoutError:
-                _LOG.warning("worker %d does not take the new configuration in", worker.number)
+        for step in _steps(self._material, material):
+            self._material = step
+            for worker in self._workers:
+                if worker.channel is not None:  # others get it when they start
+                    await self._send(worker, worker.channel, step)
+
+    @staticmethod
+    async def _send(worker: _Worker, channel: Channel, material: Material) -> None:
+        worker.in_force.clear()
+        channel.send({"material": pack(material)})
+        try:
+            await asyncio.wait_for(worker.in_force.wait(), FROZEN_SECONDS)
+        except TimeoutError:
+            _LOG.warning("worker %d does not take the new configuration in", worker.number)
 
     def tick(self) -> None:
         """Look for workers without a heartbeat."""
         now = asyncio.get_running_loop().time()
+        late = now - self._ticked - 1
+        self._ticked = now
         for worker in self._workers:
+            if late > 1:  # this process stood still itself: heartbeats may wait to be read
+                worker.heard += late + 1
             if worker.state in ("starting", "running") and now - worker.heard > FROZEN_SECONDS:
                 worker.state = "frozen"
                 task = asyncio.get_running_loop().create_task(self._end_frozen(worker))
@@ -192,16 +223,18 @@ class WorkerProcesses:
 
     async def _end_frozen(self, worker: _Worker) -> None:
         """End a worker that gives no sign of life, after it had the chance to say where it hangs."""
+        process = worker.process
         _LOG.error(
             "worker %d (pid %s) gave no sign of life for %d s; it is ended and replaced; "
             "what it was answering is asked again by Postfix",
             worker.number,
-            worker.process.pid if worker.process else None,
+            process.pid if process else None,
             FROZEN_SECONDS,
         )
         worker.signal(signal.SIGQUIT)
         await asyncio.sleep(_TRACEBACK_SECONDS)
-        worker.signal(signal.SIGKILL)
+        if process is not None and process.returncode is None:
+            _kill(process)
 
     def snapshots(self) -> list[Snapshot]:
         """Give the counters of all workers, past and present."""
@@ -221,7 +254,8 @@ class WorkerProcesses:
         if self._tending:
             _, late = await asyncio.wait(self._tending, timeout=DRAIN_SECONDS + 2)
             for worker in self._workers:
-                worker.signal(signal.SIGKILL)
+                if worker.process is not None and worker.process.returncode is None:
+                    _kill(worker.process)
             if late:
                 await asyncio.wait(late, timeout=2)
 
@@ -229,6 +263,17 @@ class WorkerProcesses:
         """Have the workers write where they are."""
         for worker in self._workers:
             worker.signal(signal.SIGQUIT)
+
+
+def _steps(former: Material, new: Material) -> list[Material]:
+    """Give the material to put in force in turn.
+
+    A secret signs only when every worker knows it: otherwise one would refuse what another made.
+    """
+    signing = parse_secrets(new.secrets)[:1]
+    if not signing or signing[0] in parse_secrets(former.secrets):
+        return [new]
+    return [new._replace(secrets=former.secrets + b"\n" + new.secrets), new]
 
 
 def _how(process: asyncio.subprocess.Process | None) -> str:

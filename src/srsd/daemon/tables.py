@@ -76,6 +76,8 @@ class Answerer:
             lookup = self.lookup
             resolve = lookup.forward if direction == "forward" else lookup.reverse
             answer = resolve(key, self.today)
+            if _LOG.isEnabledFor(logging.WARNING):
+                _log(direction, key, answer)
         except Exception:  # noqa: BLE001 - whatever it is, other lookups go on
             _LOG.exception(
                 "%s %s: a bug in srsd, please report it; the mail waits and is tried again",
@@ -83,8 +85,6 @@ class Answerer:
                 printable(key),
             )
             return _BUG
-        if _LOG.isEnabledFor(logging.WARNING):
-            _log(direction, key, answer)
         return answer
 
 
