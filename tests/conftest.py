@@ -14,6 +14,13 @@ settings.register_profile(
 settings.load_profile("srsd")
 
 
+@pytest.fixture
+def no_coverage_in_children(monkeypatch):
+    """Do not measure processes that become another user: they could not write what they measured."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was():
     """Undo set_up_logging, which takes the root logger for the whole process."""

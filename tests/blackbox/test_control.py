@@ -241,6 +241,7 @@ def ask_as(user: str, group: str, path: str) -> str:
 
 
 @root_only
+@pytest.mark.usefixtures("no_coverage_in_children")
 def test_other_users_are_refused():
     nobodys_group = grp.getgrgid(pwd.getpwnam(NOBODY).pw_gid).gr_name
     with new_directory() as directory:
@@ -264,6 +265,7 @@ def test_other_users_are_refused():
 
 
 @root_only
+@pytest.mark.usefixtures("no_coverage_in_children")
 def test_the_daemons_own_user_may_ask():
     nobodys_group = grp.getgrgid(pwd.getpwnam(NOBODY).pw_gid).gr_name
     with new_directory() as directory:

@@ -26,7 +26,7 @@ from harness.daemon import LOOPBACK, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "no_coverage_in_children")
 
 USER = "nobody"
 ALICE = b"alice@origin.example"

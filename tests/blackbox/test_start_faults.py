@@ -10,6 +10,8 @@ import pytest
 
 from harness.daemon import LOOPBACK, run
 
+pytestmark = pytest.mark.usefixtures("no_coverage_in_children")
+
 
 @pytest.mark.parametrize(
     ("key", "tables"),

@@ -13,7 +13,7 @@ from fuzz.targets import TARGETS, Target
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_parser_keeps_its_promises(name):
-    assert run.fuzz(name, 0.5, seed=1) > len(TARGETS[name].seeds)
+    assert run.fuzz(name, 0.5, seed=1) >= len(TARGETS[name].seeds)
 
 
 def test_the_same_seed_makes_the_same_inputs():

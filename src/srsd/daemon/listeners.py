@@ -61,6 +61,7 @@ def open_listeners(listen: Listen) -> list[Listener]:
     """
     inherited = _inherited_sockets()
     listeners: list[Listener] = []
+    faults: list[Fault] = []
     try:
         for kind in _KINDS:
             for endpoint in getattr(listen, kind):
@@ -68,18 +69,19 @@ def open_listeners(listen: Listen) -> list[Listener]:
                     listeners += _open(kind, endpoint, inherited)
                 except (BindError, ConfigError) as error:
                     # Nobody asked for the default control socket: mail goes without it.
-                    if kind != "control" or listen.control != Listen().control:
+                    if kind == "control" and listen.control == Listen().control:
+                        _LOG.warning("srsctl status and reload will not work: %s", error)
+                    elif isinstance(error, ConfigError):
+                        faults += error.faults
+                    else:
                         raise
-                    _LOG.warning("srsctl status and reload will not work: %s", error)
         if inherited:
             names = ", ".join(str(Listener("socket", left)) for left in inherited)
-            raise ConfigError(
-                [
-                    Fault(
-                        "listen", f"{names} was handed over, would be right: the same address in this section"
-                    )
-                ]
+            faults.append(
+                Fault("listen", f"{names} was handed over, would be right: the same address in this section")
             )
+        if faults:
+            raise ConfigError(faults)
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -88,18 +90,11 @@ def open_listeners(listen: Listen) -> list[Listener]:
 
 
 def _open(kind: str, endpoint: Endpoint, inherited: list[socket.socket]) -> list[Listener]:
-    taken = [handed for handed in inherited if _matches(handed, endpoint)]
-    if taken:
-        for handed in taken:
-            inherited.remove(handed)
-        return [Listener(kind, handed) for handed in taken]
     try:
-        if isinstance(endpoint, InetEndpoint):
-            return [Listener(kind, bound) for bound in _bind_inet(endpoint)]
-        return [_bind_unix(kind, endpoint)]
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in _PASSING:
+        return _take_or_bind(kind, endpoint, inherited)
+    except (OSError, UnicodeError) as error:  # the latter for a host name that is none
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) in _PASSING:
             raise BindError(
                 f"listen.{kind}: {endpoint}: {reason}; end the process that has it, or choose another"
             ) from None
@@ -112,6 +107,17 @@ def _open(kind: str, endpoint: Endpoint, inherited: list[socket.socket]) -> list
                 )
             ]
         ) from None
+
+
+def _take_or_bind(kind: str, endpoint: Endpoint, inherited: list[socket.socket]) -> list[Listener]:
+    taken = [handed for handed in inherited if _matches(handed, endpoint)]
+    if taken:
+        for handed in taken:
+            inherited.remove(handed)
+        return [Listener(kind, handed) for handed in taken]
+    if isinstance(endpoint, InetEndpoint):
+        return [Listener(kind, bound) for bound in _bind_inet(endpoint)]
+    return [_bind_unix(kind, endpoint)]
 
 
 def _bind_inet(endpoint: InetEndpoint) -> list[socket.socket]:
@@ -172,7 +178,7 @@ def _group_id(kind: str, endpoint: UnixEndpoint) -> int | None:
         return None
     try:
         return grp.getgrnam(endpoint.group).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):  # the latter for a NUL
         raise ConfigError(
             [
                 Fault(

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,7 @@ def _check(path: str) -> None:
 
 
 def _run(path: str) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     config = read_config(path).config
     set_up_logging(config.log.format, config.log.level)
     account = find_user(config.user)

@@ -17,7 +17,7 @@ def find_user(name: str) -> pwd.struct_passwd | None:
         return None
     try:
         account = pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError):  # the latter for a NUL
         right = f"would be right: adduser --system --group --no-create-home {name}"
         raise ConfigError([Fault("user", f'there is no user "{name}", {right}')]) from None
     return account

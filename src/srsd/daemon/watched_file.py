@@ -90,8 +90,12 @@ class WatchedFile(Generic[T]):
 
     def _read(self) -> tuple[_Signature, bytes]:
         try:
-            with open(self.path, "rb") as file:
-                status = os.fstat(file.fileno())
+            # Without waiting: a FIFO would hang the start.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise ConfigError([Fault("", "is no regular file, would be right: a text file")])
                 if self._private:
                     _refuse_open_mode(self.path, status.st_mode)
                 data = file.read(_SIZE_MAXIMUM + 1)
@@ -138,5 +142,17 @@ def unreadable(path: str, error: OSError) -> Fault:
         group: str | int = os.getegid()
         with contextlib.suppress(KeyError):
             group = grp.getgrgid(os.getegid()).gr_name
-        problem += f", would be right: chown root:{group} {path} && chmod 0640 {path}"
+        closed = _closed_directory(path)
+        target, mode = (closed, "0750") if closed else (path, "0640")
+        problem += f", would be right: chown root:{group} {target} && chmod {mode} {target}"
     return Fault("", problem)
+
+
+def _closed_directory(path: str) -> str | None:
+    """Name the first directory on the way to a file that this user may not enter."""
+    parts = os.path.dirname(path).split("/")
+    for end in range(2, len(parts) + 1):
+        directory = "/".join(parts[:end])
+        if os.path.isdir(directory) and not os.access(directory, os.X_OK):
+            return directory
+    return None

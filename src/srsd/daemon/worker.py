@@ -19,6 +19,7 @@ from srsd.daemon.tracebacks import dump_on_sigquit
 
 def main() -> None:
     """Work until the supervisor says so, or is gone."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to obey
     channel = socket.socket(fileno=int(sys.argv[1]))
     listeners = []
     for argument in sys.argv[2:]:
