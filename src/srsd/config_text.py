@@ -117,7 +117,7 @@ def _contradictions(config: Config, faulty: set[str]) -> list[Fault]:
     return faults
 
 
-def _unbuilt(config: Any, default: Any, raw: dict[str, Any]) -> Iterator[tuple[str, bool]]:  # noqa: ANN401
+def _unbuilt(config: Any, default: Any, raw: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     """Name the keys in the file of what is not built yet, and whether they ask for more than the default."""
     for item in fields(config):
         if item.name not in raw:
@@ -143,7 +143,7 @@ def _shown(value: object) -> str:
 def _strictly(right: str, *types: type) -> StructureHook:
     """Make a hook that takes values of just these types: TOML tells 1, 1.0, "1" and true apart."""
 
-    def hook(value: Any, _: Any) -> Any:  # noqa: ANN401 - any TOML value
+    def hook(value: Any, _: Any) -> Any:
         if type(value) in types:
             return value
         raise ValueError(f"is {_shown(value)}, would be right: {right}")
@@ -151,23 +151,23 @@ def _strictly(right: str, *types: type) -> StructureHook:
     return hook
 
 
-def _structure_strings(value: Any, _: Any) -> tuple[str, ...]:  # noqa: ANN401
+def _structure_strings(value: Any, _: Any) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     raise ValueError(f'is {_shown(value)}, would be right: a list of texts such as ["one", "two"]')
 
 
-def _structure_endpoints(value: Any, _: Any) -> tuple[Endpoint, ...]:  # noqa: ANN401
+def _structure_endpoints(value: Any, _: Any) -> tuple[Endpoint, ...]:
     return tuple(parse_endpoint(item) for item in _structure_strings(value, None))
 
 
-def _structure_workers(value: Any, _: Any) -> Workers:  # noqa: ANN401
+def _structure_workers(value: Any, _: Any) -> Workers:
     if value == "auto" or (type(value) is int and 1 <= value <= 1024):
         return cast("Workers", value)
     raise ValueError(f'is {_shown(value)}, would be right: a whole number from 1 to 1024, or "auto"')
 
 
-def _structure_choice(value: Any, literal: Any) -> Any:  # noqa: ANN401
+def _structure_choice(value: Any, literal: Any) -> Any:
     words = get_args(literal)
     if isinstance(value, str) and value in words:
         return value
@@ -185,7 +185,7 @@ def _section_hook(cls: type) -> StructureHook:
         cls, _CONVERTER, _cattrs_forbid_extra_keys=True, **overrides
     )
 
-    def hook(value: Any, target: Any) -> Any:  # noqa: ANN401
+    def hook(value: Any, target: Any) -> Any:
         if isinstance(value, dict):
             return structure(value, target)
         raise ValueError(f"is {_shown(value)}, would be right: a table [{cls.__name__.lower()}]")
@@ -193,8 +193,8 @@ def _section_hook(cls: type) -> StructureHook:
     return hook
 
 
-def _field_hook(kind: Any, check: Callable[[Any], str | None] | None) -> StructureHook:  # noqa: ANN401
-    def hook(value: Any, _: Any) -> Any:  # noqa: ANN401
+def _field_hook(kind: Any, check: Callable[[Any], str | None] | None) -> StructureHook:
+    def hook(value: Any, _: Any) -> Any:
         structured = _CONVERTER.structure(value, kind)
         problem = check(structured) if check else None
         if problem:
@@ -204,7 +204,7 @@ def _field_hook(kind: Any, check: Callable[[Any], str | None] | None) -> Structu
     return hook
 
 
-def _is_choice(kind: Any) -> bool:  # noqa: ANN401
+def _is_choice(kind: Any) -> bool:
     origin: object = get_origin(kind)
     return origin is Literal
 
