@@ -10,24 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from wire_clients import SECRETS, SRS_DOMAIN
 
 from harness.daemon import DEADLINE, LOOPBACK, Srsd, command, write_config
+from harness.wire_clients import SECRETS, SRS_DOMAIN, check_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LOOPBACK_6 = "inet:[::1]:0"
-
-
-def check_log(lines: list[str]) -> None:
-    """Hold what is true of every log: no secret stands in it, and nothing of srsd fell over."""
-    text = "\n".join(lines)
-    for secret in SECRETS:
-        assert secret not in text
-    assert "Traceback" not in text, text
-    assert "Warning:" not in text, text
-    assert "was never" not in text, text
 
 
 def new_directory() -> Path:

@@ -8,7 +8,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from wire_clients import (
+
+from harness.wire_clients import (
     BOTH,
     OTHER_SECRET,
     SOCKETMAP,

@@ -8,7 +8,8 @@ import threading
 import time
 
 import pytest
-from wire_clients import (
+
+from harness.wire_clients import (
     BOTH,
     SOCKETMAP,
     TCP_TABLE,

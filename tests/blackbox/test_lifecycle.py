@@ -14,20 +14,20 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from wire_clients import (
+
+from harness.daemon import DEADLINE, LOOPBACK, Srsd, command, run, to_toml
+from harness.wire_clients import (
     BOTH,
     OTHER_SECRET,
     SOCKETMAP,
     SRS_DOMAIN,
     TCP_TABLE,
     Reply,
+    check_log,
     connect,
     srs0,
     until,
 )
-
-from conftest import check_log
-from harness.daemon import DEADLINE, LOOPBACK, Srsd, command, run, to_toml
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,9 @@ import select
 import time
 
 import pytest
-from wire_clients import (
+
+from harness.daemon import LOOPBACK, Srsd, command
+from harness.wire_clients import (
     BOTH,
     Client,
     Reply,
@@ -19,8 +21,6 @@ from wire_clients import (
     srs0,
     until,
 )
-
-from harness.daemon import LOOPBACK, Srsd, command
 
 CONNECTIONS = 1200
 ALICE = b"alice@origin.example"

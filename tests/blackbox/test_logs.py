@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from wire_clients import (
+
+from harness.daemon import LOOPBACK, READY_LINE, Srsd
+from harness.wire_clients import (
     BOTH,
     SOCKETMAP,
     SRS_DOMAIN,
@@ -16,12 +18,10 @@ from wire_clients import (
     srs0,
 )
 
-from harness.daemon import LOOPBACK, READY_LINE, Srsd
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wire_clients import Wire
+    from harness.wire_clients import Wire
 
 ALICE = b"alice@origin.example"
 REWRITTEN = srs0(b"alice", b"origin.example")

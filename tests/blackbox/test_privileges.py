@@ -10,7 +10,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from wire_clients import (
+
+from harness.daemon import LOOPBACK, run
+from harness.wire_clients import (
     BOTH,
     OTHER_SECRET,
     SECRET,
@@ -20,8 +22,6 @@ from wire_clients import (
     srs0,
     until,
 )
-
-from harness.daemon import LOOPBACK, run
 
 if TYPE_CHECKING:
     from pathlib import Path

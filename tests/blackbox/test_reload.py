@@ -10,7 +10,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from wire_clients import (
+
+from harness.daemon import LOOPBACK, Srsd
+from harness.wire_clients import (
     OTHER_SECRET,
     SECRET,
     SOCKETMAP,
@@ -20,8 +22,6 @@ from wire_clients import (
     srs0,
     until,
 )
-
-from harness.daemon import LOOPBACK, Srsd
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -247,3 +247,13 @@ def process_status(pid: int, field: str) -> list[str]:
 
 def resident_megabytes(pid: int) -> float:
     return int(process_status(pid, "VmRSS")[0]) / 1024
+
+
+def check_log(lines: list[str]) -> None:
+    """Hold what is true of every log: no secret stands in it, and nothing of srsd fell over."""
+    text = "\n".join(lines)
+    for secret in SECRETS:
+        assert secret not in text
+    assert "Traceback" not in text, text
+    assert "Warning:" not in text, text
+    assert "was never" not in text, text
