@@ -100,14 +100,17 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
     async def _tick(self) -> None:
-        """Do what is due every second."""
+        """Do what is due every second, come what may: without it srsd would not see the day change."""
         while True:
             await asyncio.sleep(1)
-            notify("WATCHDOG=1")
-            self._workforce.tick()
-            self._totals.append(self._total())
-            if self._sources.poll():
-                self._spawn(self._put_in_force())
+            try:
+                notify("WATCHDOG=1")
+                self._workforce.tick()
+                self._totals.append(self._total())
+                if self._sources.poll():
+                    self._spawn(self._put_in_force())
+            except Exception:  # noqa: BLE001 - whatever it is, the next second comes
+                _LOG.exception("a bug in srsd, please report it; it goes on")
 
     async def _put_in_force(self) -> None:
         async with self._reloading:
