@@ -61,6 +61,7 @@ LOOKUP = lookup_of()
     length=st.integers(4, 27),
     secret=st.binary(min_size=1, max_size=100),
 )
+@example(address=Address(b"a", b"b.example"), age=21, today=21, separator="=", length=4, secret=b"s")
 def test_srs0_comes_back(*, address, age, today, separator, length, secret):
     srs = srs_of(secret, separator=separator, hash_length=length)
     made = srs.forward(address, today - age)
@@ -69,6 +70,8 @@ def test_srs0_comes_back(*, address, age, today, separator, length, secret):
 
 
 @given(address=ADDRESSES, age=st.integers(22, 1023))
+@example(address=Address(b"a", b"b.example"), age=22)
+@example(address=Address(b"a", b"b.example"), age=1023)  # dated tomorrow
 def test_srs0_does_not_come_back_when_it_is_old(address, age):
     assert SRS.reverse(SRS.forward(address, TODAY - age), TODAY) is Refusal.EXPIRED
 

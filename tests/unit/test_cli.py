@@ -129,6 +129,16 @@ def test_answers_as_json(run, command, address, result, reason):
     }
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_long_result_is_given_whole(run, form):
+    """What is cut cannot be reversed; only lines of the log may be cut."""
+    sender = "u" * 600 + "@example.com"
+    given = run("srs", "forward", *form, sender)
+    assert given.exit_code == 0
+    result = json.loads(given.stdout)["result"] if form else given.stdout.strip()
+    assert run("srs", "reverse", result).stdout == sender + "\n"
+
+
 def test_octets_of_the_command_line_go_there_and_back(run):
     address = b"jos\xe9@example.com".decode(errors="surrogateescape")
     forward = run("srs", "forward", address)

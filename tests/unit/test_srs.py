@@ -249,6 +249,7 @@ def test_the_address_of_another_forwarder_becomes_srs1(sender, carried, separato
         b"SRS1=HHHH=first.example=",
         b"SRS1=first.example==H2=TT=a=b",  # without a hash, as before Mail::SRS 0.28
         b"SRS1=first.example=HHHH=TT=a=b",
+        b"SRS1=first.example=host==HHHH=TT=a=b",  # only the dot tells that it has no hash
         b"SRS1=HHHH=fi rst.example==rest",
         b"SRS1=HHHH=fi@rst.example==rest",
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 
 import pytest
 
@@ -176,6 +177,21 @@ def test_what_cannot_be_read_says_why(tmp_path):
     below = tmp_path / "file" / "below"
     below.parent.touch()
     assert fault_of(WatchedFile(str(below), parse)) == f"{below}: cannot be read (Not a directory)"
+
+
+def test_a_fifo_is_refused_and_not_waited_for(path):
+    os.mkfifo(path)
+
+    def hangs(*_: object) -> None:
+        raise TimeoutError("the FIFO was waited for")
+
+    former = signal.signal(signal.SIGALRM, hangs)
+    signal.setitimer(signal.ITIMER_REAL, 5)
+    try:
+        assert fault_of(WatchedFile(str(path), parse)).startswith(f"{path}: is no regular file, would be")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def test_a_name_that_no_file_can_have_is_a_fault(tmp_path):

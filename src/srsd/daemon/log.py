@@ -45,8 +45,14 @@ def set_up_logging(form: str, level: str) -> None:
 
 
 def printable(data: bytes) -> str:
-    """Show a peer's octets in a log line: nothing in them can end the line or steer a terminal."""
-    text = data[: 4 * _SHOWN_MAXIMUM].decode(errors="backslashreplace")
+    """Show a peer's octets: nothing in them can end the line or steer a terminal."""
+    text = data.decode(errors="backslashreplace")
     if not text.isprintable():
         text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text
+
+
+def loggable(data: bytes) -> str:
+    """Show a peer's octets in a log line, the beginning of them if they are many."""
+    text = printable(data[: 4 * _SHOWN_MAXIMUM])
     return text if len(text) <= _SHOWN_MAXIMUM else text[:_SHOWN_MAXIMUM] + "..."

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from srsd.daemon.counters import Counters, LookupKind, Tally
-from srsd.daemon.log import printable
+from srsd.daemon.log import loggable
 from srsd.lookup import REWRITTEN_LONG
 from srsd.srs import Refusal
 from srsd.wire import socketmap, tcp_table
@@ -82,7 +82,7 @@ class Answerer:
             _LOG.exception(
                 "%s %s: a bug in srsd, please report it; the mail waits and is tried again",
                 direction,
-                printable(key),
+                loggable(key),
             )
             return _BUG
         return answer
@@ -93,15 +93,15 @@ def _log(direction: str, key: bytes, answer: Answer) -> None:
     if answer.status is Status.FOUND:
         level = logging.WARNING if answer.reason is REWRITTEN_LONG else logging.INFO
         if _LOG.isEnabledFor(level):
-            new = printable(answer.text)
-            facts = {"direction": direction, "old": printable(key), "new": new, "reason": answer.reason}
+            new = loggable(answer.text)
+            facts = {"direction": direction, "old": loggable(key), "new": new, "reason": answer.reason}
             _LOG.log(
                 level, "%s %s -> %s (%s)", direction, facts["old"], new, answer.reason, extra={"facts": facts}
             )
         return
     level = logging.INFO if answer.reason in _NOTABLE else logging.DEBUG
     if _LOG.isEnabledFor(level):
-        facts = {"direction": direction, "old": printable(key), "reason": answer.reason}
+        facts = {"direction": direction, "old": loggable(key), "reason": answer.reason}
         _LOG.log(
             level, "%s %s left as it is (%s)", direction, facts["old"], answer.reason, extra={"facts": facts}
         )
@@ -185,7 +185,7 @@ def socketmap_of(answerer: Answerer, counters: Counters) -> Table:
             return direction, answerer.answer(direction, key)
         _LOG.warning(
             'there is no socketmap "%s", so the mail waits; main.cf must say forward or reverse',
-            printable(name),
+            loggable(name),
         )
         return "", socketmap.NO_MAP
 
