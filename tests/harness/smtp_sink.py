@@ -14,6 +14,7 @@ import email.policy
 import re
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from aiosmtpd.smtp import SMTP
@@ -36,9 +37,9 @@ class Message:
     recipients: tuple[str, ...]
     content: bytes
 
-    @property
+    @cached_property
     def headers(self) -> EmailMessage:
-        """The parsed content, for headers["From"]."""
+        """The parsed content, for headers["From"]; parsed once, since whoever waits looks at all of them again."""
         return email.message_from_bytes(self.content, policy=email.policy.default)
 
 
