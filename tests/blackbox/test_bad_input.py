@@ -274,6 +274,12 @@ def test_rubbish_disturbs_nobody_elses_answers(shared, wire):
     assert len(sent) > 10
 
 
+def seconds_to_ask(client, key: bytes) -> float:
+    start = time.perf_counter()
+    client.ask(key)
+    return time.perf_counter() - start
+
+
 @pytest.mark.parametrize("wire", BOTH, ids=str)
 def test_no_request_holds_the_others_up(shared, wire):
     """The dearest requests of 64 KiB that we can think of: each costs little more than its octets."""
@@ -293,7 +299,7 @@ def test_no_request_holds_the_others_up(shared, wire):
         took = {}
         for name, key in dear.items():
             for asked in (client, reverse):
-                start = time.perf_counter()
-                asked.ask(key)
-                took[name] = max(took.get(name, 0), time.perf_counter() - start)
+                # The best of some tries: what a busy machine adds is not the request's.
+                best = min(seconds_to_ask(asked, key) for _ in range(5))
+                took[name] = max(took.get(name, 0), best)
     assert {name: seconds for name, seconds in took.items() if seconds > 0.15} == {}
