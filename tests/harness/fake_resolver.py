@@ -5,6 +5,8 @@ resolver = FakeResolver({
     ("example.org", "MX"): [(10, "mail.example.org")],
     ("mail.example.org", "A"): ["192.0.2.1"],
     ("broken.example", "TXT"): Outcome.SERVER_FAILURE,
+    ("two.example", "TXT"): [[b"the strings ", b"of one record"]],
+    ("alias.example", "CNAME"): ["example.org"],
 })
 """
 
@@ -23,13 +25,23 @@ def _octets(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
+def _name(value: str | bytes) -> bytes:
+    """Give a name as answers have it: in lower case, without a trailing dot."""
+    return _octets(value).lower().removesuffix(b".")
+
+
+def _text(value: str | bytes | list[str | bytes]) -> bytes:
+    return b"".join(_octets(each) for each in value) if isinstance(value, list) else _octets(value)
+
+
 _MAKE: dict[str, Callable[[Any], Any]] = {
-    "TXT": _octets,
+    "TXT": _text,
     "A": IPv4Address,
     "AAAA": IPv6Address,
-    "MX": lambda value: MailExchange(value[0], _octets(value[1])),
-    "PTR": _octets,
+    "MX": lambda value: MailExchange(value[0], _name(value[1])),
+    "PTR": _name,
 }
+_CNAMES_MAXIMUM = 8
 
 
 class FakeResolver:
@@ -46,6 +58,13 @@ class FakeResolver:
         self.asked.append((text, kind))
         if len(name) > 253 or any(not 0 < len(label) < 64 for label in text.split(".")):
             return Answer(Outcome.NOT_A_NAME)
+        for _ in range(_CNAMES_MAXIMUM):
+            alias = self._zones.get((text, "CNAME"))
+            if alias is None:
+                break
+            text = _name(alias[0]).decode(errors="surrogateescape")
+        else:
+            return Answer(Outcome.UNUSABLE)  # a loop
         value = self._zones.get((text, kind))
         if isinstance(value, Outcome):
             return Answer(value)
