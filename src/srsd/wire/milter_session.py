@@ -1,0 +1,412 @@
+"""One milter connection without its socket: negotiation, the order of commands, macros, and legal replies.
+
+A connection has many messages, one after the other. The session tells a Filter of each, and answers the
+MTA as the Filter decides; what the Filter says comes only at the end of a message.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from srsd.errors import ProtocolError
+from srsd.syntax.header import HeaderField
+from srsd.wire.milter import (
+    CONTINUE,
+    LEGAL_REPLIES,
+    NO_REPLY,
+    VERSION_MAXIMUM,
+    VERSION_MINIMUM,
+    Action,
+    AnyReply,
+    Command,
+    Connect,
+    MacroStage,
+    Modification,
+    Negotiation,
+    Path,
+    Progress,
+    Step,
+    TemporaryFailure,
+    Verdict,
+    format_negotiation,
+    format_reply,
+    needed_action,
+    parse_connect,
+    parse_header,
+    parse_macros,
+    parse_negotiation,
+    parse_path,
+    parse_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+NO_REPLIES = Step(sum(NO_REPLY.values()))
+RECIPIENTS_MAXIMUM = 50_000  # Postfix takes 1,000 of one client (smtpd_recipient_limit)
+_NOBODY = Connect(b"", None)
+
+
+class Decision(NamedTuple):
+    """What is done with a message. The modifications stand in the order in which the MTA makes them."""
+
+    modifications: tuple[Modification, ...]
+    verdict: Verdict
+
+
+class Envelope(NamedTuple):
+    """What is known when the content of a message begins."""
+
+    client: Connect
+    helo: bytes  # as the client gave it
+    sender: Path
+    recipients: tuple[Path, ...]  # those that the MTA took
+    macros: Mapping[bytes, bytes]  # by name without braces; those of the message go before the connection's
+
+
+class MessageFilter(Protocol):
+    """What judges one message."""
+
+    def header(self, field: HeaderField) -> None:
+        """Take the next header field."""
+        ...
+
+    def end_of_headers(self) -> None:
+        """Take note that all header fields were given."""
+        ...
+
+    def body(self, chunk: bytes) -> None:
+        """Take the next part of the body, cut anywhere."""
+        ...
+
+    def end_of_message(self, macros: Mapping[bytes, bytes]) -> Decision | Awaitable[Decision]:
+        """Decide, at once or later."""
+        ...
+
+    def abort(self) -> None:
+        """Forget the message: it is not going to end."""
+        ...
+
+
+class Filter(Protocol):
+    """What a session needs to know of whoever judges its messages."""
+
+    @property
+    def actions(self) -> Action:
+        """What it may change."""
+        ...
+
+    @property
+    def unwanted(self) -> Step:
+        """What need not be sent: NO_BODY and the like."""
+        ...
+
+    @property
+    def macros(self) -> dict[MacroStage, bytes]:
+        """The names of macros it looks at, parted by blanks."""
+        ...
+
+    def begin(self, envelope: Envelope) -> MessageFilter:
+        """Begin a message: its content is to come."""
+        ...
+
+
+class _Agreement(NamedTuple):
+    """What was agreed with an MTA. Numbers, since operators of IntFlag take microseconds."""
+
+    answer: bytes  # that says so
+    actions: int
+    leading_space: bool
+    replies: dict[int, bytes]  # what each command is answered at once
+
+
+@lru_cache(maxsize=64)  # an MTA always makes the same offer
+def _agree(
+    offer: Negotiation, actions: Action, unwanted: Step, macros: tuple[tuple[MacroStage, bytes], ...]
+) -> _Agreement:
+    """Pick from an offer. Raises ProtocolError where it does not have what is needed."""
+    if offer.version < VERSION_MINIMUM:
+        raise ProtocolError(f"a milter negotiation of version {offer.version}")
+    missing = actions & ~offer.actions
+    if missing:
+        raise ProtocolError(f"a milter negotiation that does not allow to {_words(missing)}")
+    steps = (NO_REPLIES | Step.HEADER_LEADING_SPACE | unwanted) & offer.steps
+    sets_macros = offer.actions & Action.SET_MACROS
+    answer = format_negotiation(
+        min(offer.version, VERSION_MAXIMUM),
+        actions | sets_macros,
+        steps,
+        dict(macros) if sets_macros else {},
+    )
+    replies: dict[int, bytes] = {command: CONTINUE for command, step in NO_REPLY.items() if not steps & step}
+    return _Agreement(answer, int(actions), bool(steps & Step.HEADER_LEADING_SPACE), replies)
+
+
+class _State(Enum):
+    NEW = 0
+    IDLE = 1  # negotiated, no message
+    ENVELOPE = 2  # MAIL was given
+    CONTENT = 3  # DATA or a header field was given
+    BODY = 4  # the header has ended
+    DECIDING = 5  # the message has ended, and no answer was given
+
+
+class Session:
+    """The commands of one connection, in; the octets of its replies, out.
+
+    Raises ProtocolError for what no MTA sends. What the Filter raises goes through: the caller then
+    says failed(), and the message is refused for now when it ends, since only then an answer is due.
+    """
+
+    def __init__(self, judge: Filter) -> None:
+        self._judge = judge
+        self._state = _State.NEW
+        self._replies: dict[int, bytes] = {}  # what each command is answered at once
+        self._actions = 0
+        self._leading_space = False
+        self._client = _NOBODY
+        self._helo = b""
+        self._connection_macros: dict[bytes, bytes] = {}
+        self._message_macros: dict[bytes, bytes] = {}
+        self._sender = Path(b"", ())
+        self._recipients: list[Path] = []
+        self._message: MessageFilter | None = None
+        self._failed_message = False
+        self._failed_connection = False  # what the client is was not understood
+        self.finished = False  # QUIT was given
+        self.outcome: Awaitable[Decision] | None = None  # while a message waits for its decision
+
+    @property
+    def queue_id(self) -> str:
+        """Name the message as the MTA's log does; "" while it has no name."""
+        return self._message_macros.get(b"i", b"").decode(errors="backslashreplace")
+
+    @property
+    def in_message(self) -> bool:
+        """Tell whether a message has begun and not ended."""
+        return self._state not in (_State.NEW, _State.IDLE)
+
+    def receive(self, command: int, data: bytes) -> bytes:
+        """Take one packet; give the octets that answer it, if any.
+
+        After END_OF_MESSAGE with outcome set, nothing may be received until answer() or failed().
+        """
+        handler = self._HANDLERS.get(command)
+        if handler is None:
+            raise ProtocolError(f"a milter command of code {command}")
+        if self._state is _State.NEW and command not in _BEFORE_NEGOTIATION:
+            raise ProtocolError("a milter command before the negotiation")
+        reply = handler(self, data)
+        if reply is None:
+            return self._replies.get(command, b"") if self._replies else b""
+        return reply
+
+    # The connection.
+
+    def _negotiate(self, data: bytes) -> bytes:
+        judge = self._judge
+        agreement = _agree(
+            parse_negotiation(data), judge.actions, judge.unwanted, tuple(judge.macros.items())
+        )
+        self.close()
+        self._actions = agreement.actions
+        self._leading_space = agreement.leading_space
+        self._replies = agreement.replies
+        self._state = _State.IDLE
+        return agreement.answer
+
+    def _connect(self, data: bytes) -> None:
+        self._forget_message()
+        self._helo = b""
+        self._failed_connection = True
+        self._client = parse_connect(data)
+        self._failed_connection = False
+
+    def _hello(self, data: bytes) -> None:
+        self._forget_message()
+        self._helo = parse_text(data)
+
+    def _macro(self, data: bytes) -> None:
+        stage, macros = parse_macros(data)
+        if stage == Command.CONNECT:  # it comes before CONNECT itself
+            self._new_connection()
+        kept = self._connection_macros if stage in _CONNECTION_STAGES else self._message_macros
+        if stage == Command.MAIL and self._state is not _State.IDLE:
+            self._forget_message()
+            kept = self._message_macros
+        for name, value in macros.items():
+            if name in _KEPT_MACROS:
+                kept[name] = value
+
+    def _new_connection(self) -> None:
+        """Forget everything but what was negotiated."""
+        self._forget_message()
+        self._client, self._helo = _NOBODY, b""
+        self._connection_macros = {}
+        self._failed_connection = False
+
+    def _quit(self, _data: bytes) -> None:
+        self._new_connection()
+        self.finished = True
+
+    def _quit_new_connection(self, _data: bytes) -> None:
+        self._new_connection()
+
+    def close(self) -> None:
+        """Take note that the MTA is gone."""
+        self._new_connection()
+
+    # The envelope.
+
+    def _mail(self, data: bytes) -> None:
+        if self._state is not _State.IDLE:  # one message ends where another begins, said or not
+            self._forget_message()
+        self._state = _State.ENVELOPE
+        self._sender = parse_path(data)
+
+    def _recipient(self, data: bytes) -> None:
+        if self._state is not _State.ENVELOPE:
+            raise ProtocolError("a milter RCPT outside of an envelope")
+        if len(self._recipients) >= RECIPIENTS_MAXIMUM:
+            raise ProtocolError(f"a message of more than {RECIPIENTS_MAXIMUM} recipients")
+        self._recipients.append(parse_path(data))
+
+    def _unknown(self, _data: bytes) -> None:
+        """Leave to the MTA what it does not know."""
+
+    # The content.
+
+    def _data(self, _data: bytes) -> None:
+        if self._state is not _State.ENVELOPE:
+            raise ProtocolError("a milter DATA outside of an envelope")
+        self._begin()
+
+    def _begin(self) -> None:
+        self._state = _State.CONTENT
+        if self._failed_connection:
+            self._failed_message = True
+        if not self._failed_message:
+            macros = {**self._connection_macros, **self._message_macros}
+            envelope = Envelope(self._client, self._helo, self._sender, tuple(self._recipients), macros)
+            self._message = self._judge.begin(envelope)
+
+    def _header(self, data: bytes) -> None:
+        if self._state is not _State.CONTENT:
+            self._begin_late("HEADER")
+        field = parse_header(data)
+        if self._message is not None:
+            if not self._leading_space:
+                field = HeaderField(field.name, b" " + field.value)
+            self._message.header(field)
+
+    def _begin_late(self, what: str) -> None:
+        """Begin the content of an MTA that sends no DATA (before version 4)."""
+        if self._state is not _State.ENVELOPE:
+            raise ProtocolError(f"a milter {what} out of its order")
+        self._begin()
+
+    def _end_of_headers(self, _data: bytes) -> None:
+        if self._state is not _State.CONTENT:
+            self._begin_late("EOH")
+        self._state = _State.BODY
+        if self._message is not None:
+            self._message.end_of_headers()
+
+    def _body(self, data: bytes) -> None:
+        if self._state is not _State.BODY:
+            raise ProtocolError("a milter BODY out of its order")
+        if self._message is not None:
+            self._message.body(data)
+
+    def _end_of_message(self, data: bytes) -> bytes:
+        if self._state is not _State.BODY:
+            self._end_of_headers(b"")
+        if data:
+            self._body(data)
+        self._state = _State.DECIDING
+        if self._message is None:
+            return self.answer(FAILED)
+        decision = self._message.end_of_message(self._message_macros)
+        if isinstance(decision, Decision):
+            return self.answer(decision)
+        self.outcome = decision
+        return b""
+
+    def progress(self) -> bytes:
+        """Spell the request to go on waiting for an outcome."""
+        return format_reply(Progress())
+
+    def answer(self, decision: Decision) -> bytes:
+        """End the message as was decided; give the octets that say so."""
+        replies: tuple[AnyReply, ...] = (*decision.modifications, decision.verdict)
+        for reply in replies:
+            needed = needed_action(reply)
+            if type(reply) not in LEGAL_REPLIES[Command.END_OF_MESSAGE] or needed & ~self._actions:
+                raise ValueError(f"{type(reply).__name__} was not agreed with the MTA")
+        octets = b"".join(format_reply(reply, leading_space=self._leading_space) for reply in replies)
+        self._message = None
+        self._forget_message()
+        return octets
+
+    def _abort(self, _data: bytes) -> None:
+        self._forget_message()
+
+    def failed(self, command: int) -> bytes:
+        """Take note that the Filter has failed at a command; give the answer that is due now.
+
+        The message is refused for now, but not before its end.
+        """
+        self._failed_message = True
+        self._abandon()
+        if command == Command.END_OF_MESSAGE:
+            return self.answer(FAILED)
+        return self._replies.get(command, b"")
+
+    def failed_decision(self) -> bytes:
+        """Take note that the outcome has failed; give the answer."""
+        return self.failed(Command.END_OF_MESSAGE)
+
+    def _abandon(self) -> None:
+        message, self._message, self.outcome = self._message, None, None
+        if message is not None:
+            message.abort()
+
+    def _forget_message(self) -> None:
+        """Drop all that belongs to the message and nothing that belongs to the connection."""
+        self._abandon()
+        self._failed_message = False
+        self._message_macros = {}
+        self._recipients = []
+        if self._state is not _State.NEW:
+            self._state = _State.IDLE
+
+    _HANDLERS: ClassVar[dict[int, Callable[[Session, bytes], bytes | None]]] = {
+        Command.NEGOTIATE: _negotiate,
+        Command.MACRO: _macro,
+        Command.CONNECT: _connect,
+        Command.HELO: _hello,
+        Command.MAIL: _mail,
+        Command.RECIPIENT: _recipient,
+        Command.DATA: _data,
+        Command.UNKNOWN: _unknown,
+        Command.HEADER: _header,
+        Command.END_OF_HEADERS: _end_of_headers,
+        Command.BODY: _body,
+        Command.END_OF_MESSAGE: _end_of_message,
+        Command.ABORT: _abort,
+        Command.QUIT: _quit,
+        Command.QUIT_NEW_CONNECTION: _quit_new_connection,
+    }
+
+
+FAILED = Decision((), TemporaryFailure())
+_BEFORE_NEGOTIATION = (Command.NEGOTIATE, Command.QUIT)
+_CONNECTION_STAGES = (Command.CONNECT, Command.HELO)
+# All others may be as many and as long as an MTA likes.
+_KEPT_MACROS = frozenset({b"i", b"j", b"daemon_name", b"auth_type", b"auth_authen"})
+
+
+def _words(actions: Action) -> str:
+    return " and ".join(str(each.name).lower().replace("_", " ") for each in Action if each & actions)
