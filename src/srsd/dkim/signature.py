@@ -1,0 +1,243 @@
+"""The value of a DKIM-Signature field, read with distrust (RFC 6376 §3.5, §6.1.1)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from srsd.crypto import ED25519_SIGNATURE_OCTETS, KeyType
+from srsd.dkim.canonicalization import RELAXED, SIMPLE, BodyHashKey
+from srsd.dkim.result import Reason
+from srsd.syntax.domain import parse_domain
+from srsd.syntax.taglist import FWS, TagListFlaw, decode_base64, parse_tag_list, split_list
+
+FIELD_NAME = b"dkim-signature"
+FIELD_MAXIMUM = 65_536  # octets; Postfix cuts header lines at 60,000 where there is a milter
+_REQUIRED = (b"v", b"a", b"b", b"bh", b"d", b"h", b"s")
+_SHA256_OCTETS = 32
+_SIGNATURE_MAXIMUM = 1024  # octets: an RSA key of 8192 bits, twice what we verify
+_KEY_NAME_MAXIMUM = 253  # octets, RFC 1035 §2.3.4
+_IDENTITY_MAXIMUM = 320  # octets: the longest local-part and the longest domain of RFC 5321
+_CLOCK_DRIFT = 300  # seconds that a signer's clock may differ from ours (§3.5, x=)
+
+_KEY_TYPES = {key_type.algorithm: key_type for key_type in KeyType}
+_CANONICALIZATIONS = (SIMPLE, RELAXED)
+_ALGORITHM = re.compile(rb"[A-Za-z][A-Za-z0-9]{0,15}-[A-Za-z][A-Za-z0-9]{0,15}")  # sig-a-tag-alg, bounded
+_NUMBER = re.compile(rb"[0-9]{1,12}")  # §3.5, t= and x=
+_LENGTH = re.compile(rb"[0-9]{1,76}")  # §3.5, l=
+_NAMES = bytes(range(33, 127))  # RFC 5322 §3.6.8 ftext, and the colon between names
+_HEX_OCTET = re.compile(rb"[0-9A-F]{2}")  # RFC 6376 §2.11
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+# RFC 5321 §4.1.2 and RFC 6531 §3.3. The classes of octets exclude each other: one way through any text.
+_LOCAL_PART = re.compile(
+    rb"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]+)*"
+    rb'|"(?:[ !#-\[\]-~\x80-\xff]|\\[ -~])*")?'
+)
+
+
+class Labels(NamedTuple):
+    """What of a signature may be shown; b"" for what is missing or illegal."""
+
+    domain: bytes = b""
+    selector: bytes = b""
+    algorithm: bytes = b""
+    identity: bytes = b""
+    signature_start: bytes = b""
+
+
+class Flaw(NamedTuple):
+    """Why a signature is not verified; detail is printable ASCII."""
+
+    reason: Reason
+    detail: str = ""
+
+
+class Signature(NamedTuple):
+    """A signature that can be verified, once there is a key."""
+
+    key_type: KeyType
+    signature: bytes  # b=, decoded
+    body_hash: bytes  # bh=, decoded
+    body_hash_key: BodyHashKey
+    header_canonicalization: bytes
+    signed_fields: tuple[bytes, ...]  # h=, in lower case
+    key_name: bytes  # selector._domainkey.domain, in A-labels
+    identity_is_below: bool  # the domain of i= is a subdomain of d=
+
+
+def parse_signature(value: bytes, now: int) -> tuple[Labels, Signature | Flaw]:
+    """Read the value of a DKIM-Signature field. now is in seconds since 1970.
+
+    Names come out as A-labels in lower case, whichever way they are written (RFC 8616 §5).
+    """
+    if len(value) > FIELD_MAXIMUM:
+        return Labels(), Flaw(Reason.FIELD_TOO_LONG)
+    tags = parse_tag_list(value)
+    if isinstance(tags, TagListFlaw):
+        return Labels(), Flaw(Reason.MALFORMED, tags.value)
+    labels = _read_labels(tags)
+    flaw = (
+        _find_missing(tags)
+        or _find_unknown(tags, labels)
+        or _find_illegal(labels)
+        or _find_bad_times(tags, now)
+    )
+    return labels, flaw or _read(tags, labels)
+
+
+def _read_labels(tags: dict[bytes, bytes]) -> Labels:
+    domain = _read_domain(tags.get(b"d", b""))
+    if b"." not in domain:  # §3.5 domain-name: a top-level domain signs nothing
+        domain = b""
+    algorithm = tags.get(b"a", b"")
+    identity = tags.get(b"i")
+    start = tags.get(b"b", b"").translate(None, FWS)[:8]
+    return Labels(
+        domain,
+        _read_domain(tags.get(b"s", b"")),
+        algorithm if _ALGORITHM.fullmatch(algorithm) else b"",
+        (domain and b"@" + domain) if identity is None else _read_identity(identity),
+        start if start.isalnum() or not start.translate(None, _BASE64) else b"",
+    )
+
+
+def _read_domain(value: bytes) -> bytes:
+    """Give a domain name in A-labels; b"" for what is none. The trailing dot is none of RFC 5321's."""
+    try:
+        return b"" if value.endswith(b".") else parse_domain(value.decode())
+    except ValueError:
+        return b""
+
+
+def _read_identity(value: bytes) -> bytes:
+    """Decode an i= (§3.5, §2.11): its local-part as it is to be quoted or not, the domain in A-labels."""
+    text = value.translate(None, FWS)
+    if len(text) > 3 * _IDENTITY_MAXIMUM:
+        return b""
+    decoded = _decode_quoted_printable(text) if b"=" in text else text
+    local_part, at, domain = (decoded or b"").rpartition(b"@")
+    if not at or len(local_part) > _IDENTITY_MAXIMUM or not _LOCAL_PART.fullmatch(local_part):
+        return b""
+    if not local_part.isascii() and not _is_printable(local_part):
+        return b""
+    domain = _read_domain(domain)
+    return local_part + b"@" + domain if domain else b""
+
+
+def _decode_quoted_printable(text: bytes) -> bytes | None:
+    """Decode what stands as = and two hexadecimal digits, capitals only (§2.11). None for other =."""
+    decoded, *parts = text.split(b"=")
+    for part in parts:
+        if not _HEX_OCTET.match(part):
+            return None
+        decoded += bytes.fromhex(part[:2].decode()) + part[2:]
+    return decoded
+
+
+def _is_printable(octets: bytes) -> bool:
+    """Tell whether this is UTF-8 (RFC 6532 §3.2), without the line ends and controls that Unicode adds."""
+    try:
+        return octets.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _find_missing(tags: dict[bytes, bytes]) -> Flaw | None:
+    for tag in _REQUIRED:
+        if tag not in tags:
+            return Flaw(Reason.TAG_MISSING, f"{tag.decode()}=")
+    return None
+
+
+def _find_unknown(tags: dict[bytes, bytes], labels: Labels) -> Flaw | None:
+    """Find what RFC 6376 wants a signature to be ignored for: other versions, algorithms, ways to ask."""
+    if tags[b"v"] != b"1":
+        return Flaw(Reason.VERSION)
+    if tags[b"a"] not in _KEY_TYPES:
+        if tags[b"a"] == b"rsa-sha1":
+            return Flaw(Reason.HISTORIC_ALGORITHM)
+        return Flaw(Reason.UNKNOWN_ALGORITHM) if labels.algorithm else Flaw(Reason.TAG_INVALID, "a=")
+    if b"q" in tags and b"dns/txt" not in split_list(tags[b"q"]):
+        return Flaw(Reason.UNKNOWN_QUERY)
+    return None
+
+
+def _find_illegal(labels: Labels) -> Flaw | None:
+    if not labels.domain:
+        return Flaw(Reason.TAG_INVALID, "d=")
+    if not labels.selector or len(_key_name(labels)) > _KEY_NAME_MAXIMUM:
+        return Flaw(Reason.TAG_INVALID, "s=")
+    if not labels.identity:
+        return Flaw(Reason.TAG_INVALID, "i=")
+    domain = labels.identity[labels.identity.rfind(b"@") + 1 :]
+    if domain != labels.domain and not domain.endswith(b"." + labels.domain):
+        return Flaw(Reason.IDENTITY_OUTSIDE_DOMAIN)
+    return None
+
+
+def _find_bad_times(tags: dict[bytes, bytes], now: int) -> Flaw | None:
+    for tag in (b"t", b"x"):
+        if tag in tags and not _NUMBER.fullmatch(tags[tag]):
+            return Flaw(Reason.TAG_INVALID, f"{tag.decode()}=")
+    signed = int(tags[b"t"]) if b"t" in tags else None
+    expires = int(tags[b"x"]) if b"x" in tags else None
+    if signed is not None and expires is not None and expires <= signed:
+        return Flaw(Reason.EXPIRES_BEFORE_SIGNED)
+    if expires is not None and expires + _CLOCK_DRIFT < now:
+        return Flaw(Reason.EXPIRED)
+    if signed is not None and signed - _CLOCK_DRIFT > now:
+        return Flaw(Reason.FROM_THE_FUTURE)
+    return None
+
+
+def _key_name(labels: Labels) -> bytes:
+    return labels.selector + b"._domainkey." + labels.domain
+
+
+def _read(tags: dict[bytes, bytes], labels: Labels) -> Signature | Flaw:
+    """Read what is hashed and how."""
+    key_type = _KEY_TYPES[tags[b"a"]]
+    header_canonicalization, slash, body_canonicalization = tags.get(b"c", SIMPLE).partition(b"/")
+    if not slash:
+        body_canonicalization = SIMPLE
+    if header_canonicalization not in _CANONICALIZATIONS or body_canonicalization not in _CANONICALIZATIONS:
+        return Flaw(Reason.UNKNOWN_CANONICALIZATION)
+    signed_fields = _read_names(tags[b"h"])
+    if signed_fields is None:
+        return Flaw(Reason.TAG_INVALID, "h=")
+    if b"from" not in signed_fields:
+        return Flaw(Reason.FROM_NOT_SIGNED)
+    body_hash = decode_base64(tags[b"bh"])
+    if body_hash is None or len(body_hash) != _SHA256_OCTETS:
+        return Flaw(Reason.TAG_INVALID, "bh=")
+    signature = decode_base64(tags[b"b"])
+    if not signature or not _may_be_signature(signature, key_type):
+        return Flaw(Reason.TAG_INVALID, "b=")
+    length = tags.get(b"l")
+    if length is not None and not _LENGTH.fullmatch(length):
+        return Flaw(Reason.TAG_INVALID, "l=")
+    return Signature(
+        key_type,
+        signature,
+        body_hash,
+        BodyHashKey(body_canonicalization, None if length is None else int(length)),
+        header_canonicalization,
+        signed_fields,
+        _key_name(labels),
+        not labels.identity.endswith(b"@" + labels.domain),
+    )
+
+
+def _read_names(value: bytes) -> tuple[bytes, ...] | None:
+    """Read the h=: names in lower case; None if one of them is no name."""
+    names = split_list(value.lower())
+    if b"" in names or b"".join(names).translate(None, _NAMES):
+        return None
+    return tuple(names)
+
+
+def _may_be_signature(signature: bytes, key_type: KeyType) -> bool:
+    """Tell whether a length fits the algorithm; for RSA the key decides in the end."""
+    if key_type is KeyType.ED25519:
+        return len(signature) == ED25519_SIGNATURE_OCTETS
+    return len(signature) <= _SIGNATURE_MAXIMUM
