@@ -6,7 +6,7 @@ export PYTHON SRS_DOMAIN
 
 BIN := .venv/bin
 
-.PHONY: help run test demo lint bench fuzz bare-root clean venv-run venv-test
+.PHONY: help run test demo lint bench bench-milter fuzz bare-root clean venv-run venv-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ lint: venv-test ## ruff and mypy
 bench: venv-test ## lookups per second and memory, beside other daemons where they are installed
 	@PYTHON=$(CURDIR)/$(BIN)/python bench/run
 	@$(BIN)/python bench/workers_bench.py
+
+bench-milter: venv-test ## the milter beside OpenDKIM and others, where load clients and peers lie beside the checkout
+	@$(BIN)/python bench/milter_bench.py
 
 fuzz: venv-test ## the fuzz targets, each for a bounded time
 	@$(BIN)/python tests/fuzz/run.py --seconds 20

@@ -84,7 +84,11 @@ level = "warning"
 
 def start_srsd(directory: Path, secret: str, *, uvloop: bool = True, workers: int = 1) -> Server:
     """Start from the interpreter's first instruction to the ready line is `ready_seconds`."""
-    config = write_srsd_config(directory, secret, workers)
+    return start_daemon("srsd", write_srsd_config(directory, secret, workers), uvloop=uvloop)
+
+
+def start_daemon(name: str, config: Path, *, uvloop: bool = True) -> Server:
+    """Start srsd with a configuration, and wait until it is ready."""
     how = ["-m", "srsd.daemon.main"] if uvloop else ["-c", PLAIN_ASYNCIO]
     begin = time.monotonic()
     process = subprocess.Popen(
@@ -94,7 +98,7 @@ def start_srsd(directory: Path, secret: str, *, uvloop: bool = True, workers: in
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    server = Server("srsd", process)
+    server = Server(name, process)
     try:
         line = wait_for_ready_line(process, begin + START_DEADLINE)
     except ServerError:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Literal
 
+from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
+from srsd.filter.origin import MilterParameters
+from srsd.filter.signing import SigningParameters
 from srsd.lookup import LookupParameters
+from srsd.resolving import DnsParameters
 from srsd.srs import SrsParameters
 from srsd.syntax.endpoint import Endpoint, InetEndpoint, UnixEndpoint
 from srsd.syntax.setting import between, setting
@@ -35,15 +38,6 @@ def _unix_only(endpoints: Iterable[Endpoint]) -> str | None:
     return None
 
 
-def _networks(value: Iterable[str]) -> str | None:
-    for text in value:
-        try:
-            ip_network(text)
-        except ValueError as error:
-            return f'"{text}": {error}, would be right: networks such as 192.0.2.0/24 or 2001:db8::/32'
-    return None
-
-
 def _absolute(value: str) -> str | None:
     good = value.startswith("/") and "\0" not in value
     return None if good else f'"{value}" is not absolute, would be right: a path from /'
@@ -68,7 +62,9 @@ class Listen:
         'socketmap_table(5) lookups, inet or unix: the maps "forward" and "reverse", '
         'also called "srsencoder" and "srsdecoder".',
     )
-    milter: tuple[Endpoint, ...] = setting((), "The milter, for smtpd_milters.", built=False)
+    milter: tuple[Endpoint, ...] = setting(
+        (), "The milter, for smtpd_milters and non_smtpd_milters, inet or unix."
+    )
     control: tuple[Endpoint, ...] = setting(
         (UnixEndpoint("/run/srsd/control.sock"),),
         "The control socket of srsctl, unix only. Root, the daemon's user and the socket's group may use it.",
@@ -101,59 +97,8 @@ class Exclude:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dns:
-    """How DNS is asked."""
-
-    nameservers: tuple[str, ...] = setting(
-        (), 'Name servers such as "127.0.0.1", "127.0.0.1:5353", "[::1]:53". Empty: resolv.conf.', built=False
-    )
-    timeout: float = setting(5.0, "Seconds for one lookup with its retries.", between(0.1, 60), built=False)
-    message_deadline: float = setting(20.0, "Seconds of DNS for one message.", between(1, 300), built=False)
-    cache_size: int = setting(20000, "Answers kept.", between(0, 10_000_000), built=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Milter:
-    """Whose mail is whose."""
-
-    authserv_id: str = setting("", "Our name in Authentication-Results. Empty: the macro {j}.", built=False)
-    internal_networks: tuple[str, ...] = setting(
-        ("127.0.0.0/8", "::1/128"), "Clients whose mail is ours.", _networks, built=False
-    )
-    originating: tuple[str, ...] = setting(
-        ("ORIGINATING",),
-        "Values of {daemon_name} whose mail is ours, as is that of SASL-authenticated clients.",
-        built=False,
-    )
-    trusted_relays: tuple[str, ...] = setting(
-        (),
-        "Backup MX and fetchmail hosts: SPF does not check them, DMARC is not enforced.",
-        _networks,
-        built=False,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dkim:
-    """DKIM signatures."""
-
-    sign: bool = setting(True, "Sign our own mail, where there is a key.", built=False)
-    verify: bool = setting(True, "Verify the signatures of other mail.", built=False)
-    key_directory: str = setting("/etc/srsd/dkim", "Keys: DOMAIN/SELECTOR.pem.", _absolute, built=False)
-    minimum_key_bits: int = setting(1024, "Shorter RSA keys do not pass.", between(1024, 4096), built=False)
-    signing_table: str = setting("", "File of signing rules in OpenDKIM's syntax.", built=False)
-    login_table: str = setting("", "File that says which login may use which From:.", built=False)
-    expiry: int = setting(
-        0, "Days until our signatures expire (x=); 0: never.", between(0, 3650), built=False
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spf:
-    """SPF checks."""
-
-    verify: bool = setting(True, "Check SPF.", built=False)
-    received_spf: bool = setting(False, "Add a Received-SPF field too.", built=False)
+class Dkim(SigningParameters, DkimCheckParameters):
+    """DKIM signatures (RFC 6376): ours on mail that we send, those of others on mail that comes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,10 +169,10 @@ class Config:
     listen: Listen = field(default_factory=Listen)
     srs: Srs = field(default_factory=Srs)
     exclude: Exclude = field(default_factory=Exclude)
-    dns: Dns = field(default_factory=Dns)
-    milter: Milter = field(default_factory=Milter)
+    dns: DnsParameters = field(default_factory=DnsParameters)
+    milter: MilterParameters = field(default_factory=MilterParameters)
     dkim: Dkim = field(default_factory=Dkim)
-    spf: Spf = field(default_factory=Spf)
+    spf: SpfCheckParameters = field(default_factory=SpfCheckParameters)
     dmarc: Dmarc = field(default_factory=Dmarc)
     arc: Arc = field(default_factory=Arc)
     policy: Policy = field(default_factory=Policy)

@@ -110,9 +110,12 @@ def _contradictions(config: Config, faulty: set[str]) -> list[Fault]:
             problem = f'"{endpoint}" is in listen.{seen[address]} already, would be right: each one once'
             faults.append(Fault(f"listen.{name}", problem))
         seen[address] = name
-    if all(lists.get(name) == () for name in ("srs_forward", "srs_reverse", "socketmap")):
+    if all(lists.get(name) == () for name in ("srs_forward", "srs_reverse", "socketmap", "milter")):
         faults.append(
-            Fault("listen", "has no endpoint, would be right: one in srs_forward, srs_reverse or socketmap")
+            Fault(
+                "listen",
+                "has no endpoint, would be right: one in srs_forward, srs_reverse, socketmap or milter",
+            )
         )
     return faults
 

@@ -8,13 +8,16 @@ import pytest
 
 from srsd.daemon.connection import LookupConnection
 from srsd.daemon.counters import Counters
-from srsd.daemon.server import IDLE_LOOKS, LOOK_INTERVAL, SLOW_LOOKS, Server
+from srsd.daemon.server import LOOK_INTERVAL, Server
 from srsd.daemon.tables import Table
 from srsd.wire import tcp_table
 from srsd.wire.answer import Answer, Status
 
 ANSWER = Answer(Status.FOUND, b"answer")
 REPLY = b"200 answer\n"
+
+IDLE_LOOKS = LookupConnection.idle_seconds // LOOK_INTERVAL
+SLOW_LOOKS = LookupConnection.slow_seconds // LOOK_INTERVAL
 
 
 class Transport(asyncio.Transport):
@@ -94,8 +97,8 @@ def send(client: Transport, octets: bytes) -> None:
 
 
 def test_the_times_are_those_that_are_documented():
-    assert IDLE_LOOKS * LOOK_INTERVAL == 1800
-    assert SLOW_LOOKS * LOOK_INTERVAL == 30
+    assert LookupConnection.idle_seconds == 1800
+    assert LookupConnection.slow_seconds == 30
 
 
 def test_a_silent_client_stays_for_half_an_hour(house):

@@ -16,9 +16,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where it is run 
 
 from fuzz.mutator import Mutator
 from fuzz.targets import TARGETS, Target
+from fuzz.targets_authres import AUTHRES_TARGETS
+from fuzz.targets_dkim import DKIM_TARGETS
+from fuzz.targets_dkim_tables import DKIM_TABLE_TARGETS
+from fuzz.targets_dns import TARGETS as DNS_TARGETS
+from fuzz.targets_mail import MAIL_TARGETS
+from fuzz.targets_milter import MILTER_TARGETS
+from fuzz.targets_spf import SPF_TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+for more in (
+    AUTHRES_TARGETS,
+    DKIM_TARGETS,
+    DKIM_TABLE_TARGETS,
+    DNS_TARGETS,
+    MAIL_TARGETS,
+    MILTER_TARGETS,
+    SPF_TARGETS,
+):
+    TARGETS.update(more)
 
 _SECONDS_AT_LEAST = 0.02  # for any input: what a busy machine adds
 _HANGS_AFTER = 10.0  # seconds of processor time

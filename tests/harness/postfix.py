@@ -3,7 +3,8 @@
     with Postfix("mx", hostname="mx.example.net", relay_port=sink.port, main_cf=fragment) as mx:
         send(mx.address, "alice@example.com", "bob@example.net", content)
 
-What leaves goes to relay_port on 127.0.0.1, whatever its domain; further parameters go into main_cf.
+What leaves goes to relay_port on 127.0.0.1, whatever its domain; further parameters go into main_cf, further
+services into master_cf.
 As in Debian's master.cf every service but the delivery agents and the proxies runs in its chroot.
 """
 
@@ -103,12 +104,20 @@ class Postfix:
     """One instance in a directory of its own under /tmp, which its end removes."""
 
     def __init__(
-        self, name: str, *, hostname: str, relay_port: int, main_cf: str = "", chroot: bool = True
+        self,
+        name: str,
+        *,
+        hostname: str,
+        relay_port: int,
+        main_cf: str = "",
+        master_cf: str = "",
+        chroot: bool = True,
     ) -> None:
         self.name = name
         self.hostname = hostname
         self.relay_port = relay_port
         self.main_cf = main_cf  # appended to BASE_MAIN_CF at the start
+        self.master_cf = master_cf  # more services
         self.chroot = chroot
         self.port = free_port()
         # Readable by the postfix user, as pytest's own temporary directories are not.
@@ -139,7 +148,7 @@ class Postfix:
         shutil.chown(self.directory / "data", "postfix")
         values = {"directory": self.directory, "hostname": self.hostname, "relay_port": self.relay_port}
         (self.directory / "etc/main.cf").write_text(BASE_MAIN_CF.format(**values) + self.main_cf)
-        master_cf = MASTER_CF.format(port=self.port)
+        master_cf = MASTER_CF.format(port=self.port) + self.master_cf
         if not self.chroot:
             master_cf = CHROOTED.sub(r"\1n", master_cf)
         (self.directory / "etc/master.cf").write_text(master_cf)
@@ -160,7 +169,9 @@ class Postfix:
 
     def run(self, program: str, *arguments: str, check: bool = True, stdin: str = "") -> str:
         """Run a Postfix command (postfix, postqueue, postmap, ...) on this instance; return its output."""
-        line = [program, "-c", str(self.directory / "etc"), *arguments]
+        return self._run([program, "-c", str(self.directory / "etc"), *arguments], check=check, stdin=stdin)
+
+    def _run(self, line: list[str], *, check: bool = True, stdin: str = "") -> str:
         environment = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin"}
         environment.pop("MAIL_CONFIG", None)
         done = subprocess.run(
@@ -181,6 +192,10 @@ class Postfix:
     def flush(self) -> None:
         """Try every message in the queue now."""
         self.run("postqueue", "-f")
+
+    def sendmail(self, *arguments: str, stdin: str) -> None:
+        """Hand a message over as local programs do, by Postfix's sendmail(1)."""
+        self._run(["sendmail", "-C", str(self.directory / "etc"), *arguments], stdin=stdin)
 
     def queue(self) -> list[dict]:
         """Return what `postqueue -j` says of each message in the queue."""

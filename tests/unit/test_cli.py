@@ -613,6 +613,7 @@ def test_the_commands_that_are_tested_are_all():
     assert {" ".join(path) for path in COMMANDS} == {
         "srs forward", "srs reverse", "srs explain", "secret new", "secret list", "secret rotate",
         "config check", "config example", "config show", "status", "top", "reload", "completion",
+        "test", "explain", "dkim genkey", "dkim record", "dkim activate", "dkim list",
     }  # fmt: skip
 
 

@@ -82,6 +82,10 @@ def snapshots(draw):
     counters.connections_opened = draw(st.integers(0, 1000))
     counters.connections_open = draw(st.integers(0, 1000))
     counters.connections_cut = draw(st.integers(0, 1000))
+    for kind in draw(st.lists(st.sampled_from(["outside", "internal network"]), max_size=4)):
+        counters.count("messages", kind)
+    counters.bugs = draw(st.integers(0, 3))
+    counters.dns.hits = draw(st.integers(0, 1000))
     return counters.snapshot()
 
 
@@ -98,6 +102,11 @@ def test_sums_are_sums(parts):
         assert total["latency"][index] == sum(part["latency"][index] for part in parts)
     for name in ("connections_opened", "connections_open", "connections_cut"):
         assert total[name] == sum(part[name] for part in parts)
+    for kind in ("outside", "internal network"):
+        counts = [count for part in parts for _, each, count in part["events"] if each == kind]
+        assert [count for _, each, count in total["events"] if each == kind] == [sum(counts)][: len(counts)]
+    assert total["bugs"] == sum(part["bugs"] for part in parts)
+    assert total["dns"]["hits"] == sum(part["dns"]["hits"] for part in parts)
     assert total["latency_sum"] == pytest.approx(sum(part["latency_sum"] for part in parts))
 
 

@@ -53,7 +53,7 @@ def test_the_files_are_read(config):
 
 def test_material_gives_the_same_lookups_elsewhere(config):
     files = Files(config(exclude="@friend.example\n"))
-    config_there, lookup = Material(*files.material).parse()
+    config_there, _, lookup, _ = Material(*files.material).parse()
     assert config_there == files.config
     for sender in (b"alice@example.com", b"alice@friend.example", b"x"):
         assert lookup.forward(sender, TODAY) == files.make_lookup().forward(sender, TODAY)
@@ -124,10 +124,10 @@ def test_a_keyring_needs_a_secret():
 
 
 def test_keys_without_effect_are_logged(config, caplog):
-    path = config(dkim={"sign": True})
+    path = config(dmarc={"verify": True})
     Files(path)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: dkim.sign: has no effect yet: it is not built in this version"
+        f"{path}: dmarc.verify: has no effect yet: it is not built in this version"
     ]
 
 

@@ -163,7 +163,10 @@ def _render(status: Status) -> Group:
     }
     for name, value in rows.items():
         overview.add_row(name, value)
-    return Group(overview, _workers(status), _secrets(status), _lookups(status["counters"]))
+    counters = status["counters"]
+    return Group(
+        overview, _workers(status), _secrets(status), _lookups(counters), _events(counters), _dns(counters)
+    )
 
 
 def _workers(status: Status) -> Table:
@@ -192,6 +195,24 @@ def _lookups(counters: Snapshot) -> Table:
     table = Table("table", "direction", "answer", "reason", "lookups")
     for name, direction, outcome, reason, count in counters["lookups"]:
         table.add_row(name, direction, outcome.replace("_", " "), reason, str(count))
+    return table
+
+
+def _events(counters: Snapshot) -> Table:
+    table = Table("mail", "kind", "count")
+    for what, kind, count in counters["events"]:
+        table.add_row(what.replace("_", " "), kind, str(count))
+    if counters["bugs"]:
+        table.add_row("refused for now because of a bug", "", str(counters["bugs"]))
+    return table
+
+
+def _dns(counters: Snapshot) -> Table:
+    dns = counters["dns"]
+    table = Table("DNS lookups", "count")
+    table.add_row("answered from the cache", str(dns["hits"]))
+    for outcome, count in dns["lookups"].items():
+        table.add_row(outcome.replace("_", " "), str(count))
     return table
 
 

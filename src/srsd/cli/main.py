@@ -10,8 +10,11 @@ from srsd import __version__
 from srsd.cli.completion import completion_command
 from srsd.cli.config import config_group
 from srsd.cli.daemon import reload_command, status_command, top_command
+from srsd.cli.dkim import dkim_group
+from srsd.cli.explain import explain_command
 from srsd.cli.secret import secret_group
 from srsd.cli.srs import srs_group
+from srsd.cli.test import test_command
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.main import DEFAULT_CONFIG
 
@@ -39,8 +42,11 @@ def main(context: click.Context, config_path: str) -> None:
 
 main.add_command(srs_group)
 main.add_command(secret_group)
+main.add_command(dkim_group)
 main.add_command(config_group)
 main.add_command(status_command)
 main.add_command(top_command)
 main.add_command(reload_command)
+main.add_command(test_command)
+main.add_command(explain_command)
 main.add_command(completion_command)

@@ -75,7 +75,7 @@ def explain(config_path: str, address: str, as_json: bool) -> None:
         why = [f"as a sender: {answer.reason}", f"as a recipient: {lookup.reverse(key, today()).reason}"]
     else:
         direction, answer = "reverse", lookup.reverse(key, today())
-        why = _explain_reverse(examination, files)
+        why = explain_reverse(examination, files)
     found = answer.status is Status.FOUND
     report = {
         "address": shown,
@@ -93,7 +93,7 @@ def explain(config_path: str, address: str, as_json: bool) -> None:
     sys.exit(0 if found else NO)
 
 
-def _explain_reverse(examination: Examination, files: Files) -> list[str]:
+def explain_reverse(examination: Examination, files: Files) -> list[str]:
     """Tell in sentences what an SRS address of ours holds and how it was judged."""
     fields = examination.fields
     if fields is None:

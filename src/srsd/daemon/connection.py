@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from srsd.errors import ProtocolError
 
 if TYPE_CHECKING:
+    from srsd.daemon.registry import Registry
     from srsd.daemon.tables import Decoder, Table
 
 _LOG = logging.getLogger(__name__)
 _OUTPUT_MAXIMUM = 65536  # octets written before looking whether the client reads them
-
-
-class Registry(Protocol):
-    """Who knows all connections."""
-
-    def opened(self, connection: LookupConnection) -> None:
-        """Take a new connection in; may close it or another one."""
-        ...
-
-    def closed(self, connection: LookupConnection) -> None:
-        """Forget a connection."""
-        ...
-
-    def cut(self) -> None:
-        """Count a connection that is ended for what its client did."""
-        ...
 
 
 class LookupConnection(asyncio.Protocol):
@@ -47,6 +32,9 @@ class LookupConnection(asyncio.Protocol):
         "slow",
     )
 
+    idle_seconds = 1800  # a silent client is closed after half an hour, as PostSRSd does
+    slow_seconds = 30  # a request may take this long to arrive, a reply to be read
+
     def __init__(self, registry: Registry, table: Table) -> None:
         self._registry = registry
         self._table = table
@@ -55,8 +43,6 @@ class LookupConnection(asyncio.Protocol):
         self._paused = False
         self._finishing = False
         self._waiting: list[bytes] = []  # requests that wait until the client reads replies
-        # For whoever looks over all connections: whether a request was finished since the last look,
-        # for how many looks in a row none was, and for how many of those it was its client's fault.
         self.active = False
         self.idle = -1  # the look that finds it new does not count
         self.slow = 0
@@ -137,6 +123,11 @@ class LookupConnection(asyncio.Protocol):
     def busy(self) -> bool:
         """Tell whether a request is unfinished, or a reply not taken."""
         return bool(self._decoder or self._waiting or self._transport.get_write_buffer_size())
+
+    @property
+    def stuck(self) -> bool:
+        """Tell whether the client owes something: every unfinished request is its own affair."""
+        return self.busy
 
     def finish(self) -> None:
         """End the connection as soon as no request of it is unfinished; what is written still leaves."""

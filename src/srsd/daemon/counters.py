@@ -5,11 +5,24 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from srsd.daemon.dns.counters import DnsCounters, DnsSnapshot, add_up_dns
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Upper bounds, in seconds, of the classes in which the time for an answer is counted.
 LATENCY_BOUNDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3, 100e-3, 1.0)
+
+
+# What is counted by kind, what the kinds are called, and what it means.
+EVENTS = {
+    "messages": ("origin", "Messages that the milter saw to their end"),
+    "spf_mail_from": ("result", "Results of SPF for MAIL FROM, or for HELO where the sender is null"),
+    "spf_helo": ("result", "Results of SPF for HELO beside a sender"),
+    "dkim_signatures": ("result", "Results of DKIM signatures"),
+    "dkim_signed": ("outcome", "Signatures made by us"),
+    "forgeries_removed": ("field", "Header fields removed because they claimed to be ours"),
+}
 
 
 class LookupKind(NamedTuple):
@@ -30,6 +43,9 @@ class Snapshot(TypedDict):
     connections_opened: int
     connections_open: int
     connections_cut: int  # for breaking the protocol, or being too slow
+    events: list[tuple[str, str, int]]  # what happened, of which kind, how often: EVENTS
+    bugs: int  # of ours, that a message met
+    dns: DnsSnapshot
 
 
 class Tally:
@@ -51,6 +67,14 @@ class Counters:
         self.connections_opened = 0
         self.connections_open = 0
         self.connections_cut = 0
+        self.bugs = 0
+        self.dns = DnsCounters()
+        self._events: dict[tuple[str, str], int] = {}
+
+    def count(self, what: str, kind: str, number: int = 1) -> None:
+        """Count something that happened."""
+        event = (what, kind)
+        self._events[event] = self._events.get(event, 0) + number
 
     def tally(self, kind: LookupKind) -> Tally:
         """Give the count of one kind of lookup, to be raised by whoever answers it."""
@@ -73,6 +97,9 @@ class Counters:
             connections_opened=self.connections_opened,
             connections_open=self.connections_open,
             connections_cut=self.connections_cut,
+            events=[(*event, count) for event, count in self._events.items()],
+            bugs=self.bugs,
+            dns=self.dns.snapshot(),
         )
 
 
@@ -83,8 +110,10 @@ def no_counts() -> Snapshot:
 
 def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
     """Add up the counters of several processes."""
+    snapshots = list(snapshots)
     total = no_counts()
     lookups: dict[tuple[str, str, str, str], int] = {}
+    events: dict[tuple[str, str], int] = {}
     for snapshot in snapshots:
         for table, direction, outcome, reason, count in snapshot["lookups"]:
             kind = (table, direction, outcome, reason)
@@ -94,5 +123,10 @@ def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
         total["connections_opened"] += snapshot["connections_opened"]
         total["connections_open"] += snapshot["connections_open"]
         total["connections_cut"] += snapshot["connections_cut"]
+        total["bugs"] += snapshot["bugs"]
+        for what, kind_of_it, count in snapshot["events"]:
+            events[what, kind_of_it] = events.get((what, kind_of_it), 0) + count
+    total["dns"] = add_up_dns(snapshot["dns"] for snapshot in snapshots)
+    total["events"] = [(*event, count) for event, count in sorted(events.items())]
     total["lookups"] = [(*kind, count) for kind, count in sorted(lookups.items())]
     return total

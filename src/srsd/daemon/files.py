@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.config_text import parse_config
+from srsd.daemon.key_files import KeyFiles
 from srsd.daemon.secret_ages import note_secrets
 from srsd.daemon.watched_file import WatchedFile, unreadable
+from srsd.dkim.signing_rules import SigningTexts, parse_signing_rules
 from srsd.errors import ConfigError, Fault
 from srsd.exclusion import parse_exclusion_map
 from srsd.lookup import Lookup
@@ -16,6 +18,8 @@ from srsd.srs import Keyring, Srs, parse_secrets
 
 if TYPE_CHECKING:
     from srsd.config import Config
+    from srsd.dkim.signing_rules import SigningRules
+    from srsd.exclusion import ExclusionMap
 
 _LOG = logging.getLogger(__name__)
 _NEEDS_RESTART = ("workers", "state_directory", "user", "listen")
@@ -27,15 +31,24 @@ class Material(NamedTuple):
     config: bytes
     secrets: bytes
     exclusions: bytes
+    signing: bytes  # SigningTexts, packed
 
-    def parse(self) -> tuple[Config, Lookup]:
-        """Give the configuration, and the lookups that follow from it and the other texts.
-
-        Raises ConfigError; never for material that came from Files.
-        """
+    def parse(self) -> Parsed:
+        """Give what the texts say. Raises ConfigError; never for material that came from Files."""
         config, _ = parse_config(self.config)
+        exclusions = parse_exclusion_map(self.exclusions)
         srs = Srs(config.srs, parse_keyring(self.secrets)) if config.srs.domain else None
-        return config, Lookup(config.srs, srs, parse_exclusion_map(self.exclusions))
+        rules, _ = parse_signing_rules(SigningTexts.unpack(self.signing), config.dkim)
+        return Parsed(config, exclusions, Lookup(config.srs, srs, exclusions), rules)
+
+
+class Parsed(NamedTuple):
+    """What material says."""
+
+    config: Config
+    exclusions: ExclusionMap
+    lookup: Lookup
+    signing: SigningRules
 
 
 def parse_keyring(data: bytes) -> Keyring:
@@ -83,8 +96,10 @@ class Files:
         srs = self.config.srs
         self._secrets = WatchedFile(srs.secrets_file, parse_keyring, private=True) if srs.domain else None
         self._exclusions = WatchedFile(self.config.exclude.file, parse_exclusion_map, may_be_absent=True)
+        signs = self.config.dkim.sign and self.config.listen.milter
+        self._keys = KeyFiles(self.config.dkim) if signs else None
         faults: list[Fault] = []
-        for watched in (self._secrets, self._exclusions):
+        for watched in (self._secrets, self._exclusions, self._keys):
             try:
                 if watched is not None:
                     watched.load()
@@ -97,8 +112,8 @@ class Files:
 
     def poll(self) -> bool:
         """Take changed files in; tell whether there were any. The configuration is read on SIGHUP only."""
-        secrets_changed = self._secrets is not None and self._secrets.poll()
-        return self._exclusions.poll() or secrets_changed
+        changed = [each.poll() for each in (self._secrets, self._exclusions, self._keys) if each is not None]
+        return any(changed)
 
     @property
     def keyring(self) -> Keyring | None:
@@ -109,11 +124,12 @@ class Files:
     def material(self) -> Material:
         """The texts in force."""
         secrets = self._secrets.text if self._secrets is not None else b""
-        return Material(self._config_text, secrets, self._exclusions.text)
+        signing = self._keys.text if self._keys is not None else b""
+        return Material(self._config_text, secrets, self._exclusions.text, signing)
 
     def make_lookup(self) -> Lookup:
         """Make the lookups that follow from the files."""
-        return self.material.parse()[1]
+        return self.material.parse().lookup
 
 
 class Sources:

@@ -14,7 +14,7 @@ from srsd import __version__
 from srsd.daemon.control import ControlServer
 from srsd.daemon.counters import LATENCY_BOUNDS, add_up
 from srsd.daemon.event_loop import settle
-from srsd.daemon.listeners import TABLES, Listener, endpoints_line
+from srsd.daemon.listeners import SERVED, Listener, endpoints_line
 from srsd.daemon.log import READY
 from srsd.daemon.notify import notify
 from srsd.daemon.secret_ages import describe_secrets
@@ -63,8 +63,8 @@ class Daemon:
             loop.add_signal_handler(number, ended.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
         dump_on_sigquit(self._workforce.dump_tracebacks)
-        tables = [listener for listener in self._listeners if listener.kind in TABLES]
-        starting = loop.create_task(self._workforce.start(tables, self._sources.files.material))
+        served = [listener for listener in self._listeners if listener.kind in SERVED]
+        starting = loop.create_task(self._workforce.start(served, self._sources.files.material))
         ending = loop.create_task(ended.wait())
         await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():

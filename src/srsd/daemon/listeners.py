@@ -22,7 +22,8 @@ _LOG = logging.getLogger(__name__)
 BACKLOG = 4096  # connections that the kernel keeps for us; it cuts this to net.core.somaxconn
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
 TABLES = ("srs_forward", "srs_reverse", "socketmap")
-_KINDS = (*TABLES, "control", "metrics")
+SERVED = (*TABLES, "milter")
+_KINDS = (*SERVED, "control", "metrics")
 _RUN = "/run"  # emptied at boot, so a directory in it is made anew
 # Not the file's fault: it passes, so a supervisor should try again.
 _PASSING = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)

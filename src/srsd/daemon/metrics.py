@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from srsd.daemon.counters import LATENCY_BOUNDS
+from srsd.daemon.counters import EVENTS, LATENCY_BOUNDS
 from srsd.daemon.listeners import BACKLOG
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from srsd.daemon.counters import Snapshot
+    from srsd.daemon.dns.counters import DnsSnapshot
     from srsd.daemon.listeners import Listener
     from srsd.daemon.status import Status
 
@@ -69,13 +70,38 @@ def _of_counters(counters: Snapshot) -> Iterator[Metric]:
         cumulative.append((bound, total))
     latency.add_metric([], cumulative, counters["latency_sum"])
     yield latency
+    yield from _of_events(counters["events"])
+    yield from _of_dns(counters["dns"])
+    yield CounterMetricFamily("srsd_bugs", "Messages refused for now because of a bug", counters["bugs"])
     yield CounterMetricFamily(
-        "srsd_connections_opened", "Connections of tables", counters["connections_opened"]
+        "srsd_connections_opened", "Connections of tables and of the milter", counters["connections_opened"]
     )
     yield CounterMetricFamily(
         "srsd_connections_cut", "Connections ended for what the client did", counters["connections_cut"]
     )
     yield GaugeMetricFamily("srsd_connections_open", "Connections now", counters["connections_open"])
+
+
+def _of_events(events: list[tuple[str, str, int]]) -> Iterator[Metric]:
+    for what, (label, meaning) in EVENTS.items():
+        family = CounterMetricFamily(f"srsd_{what}", meaning, labels=[label])
+        for each, kind, count in events:
+            if each == what:
+                family.add_metric([kind], count)
+        yield family
+
+
+def _of_dns(dns: DnsSnapshot) -> Iterator[Metric]:
+    lookups = CounterMetricFamily(
+        "srsd_dns_lookups", "DNS lookups that went to a name server", labels=["outcome"]
+    )
+    for outcome, count in dns["lookups"].items():
+        lookups.add_metric([outcome], count)
+    yield lookups
+    yield CounterMetricFamily("srsd_dns_seconds", "Time that those lookups took", dns["seconds"])
+    yield CounterMetricFamily("srsd_dns_hits", "DNS lookups answered from the cache", dns["hits"])
+    yield CounterMetricFamily("srsd_dns_queries", "DNS messages sent", dns["queries"])
+    yield CounterMetricFamily("srsd_dns_timeouts", "DNS messages that nobody answered", dns["timeouts"])
 
 
 class MetricsServer:

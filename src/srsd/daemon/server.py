@@ -10,7 +10,6 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from srsd.daemon.connection import LookupConnection
 from srsd.daemon.listeners import BACKLOG
 
 if TYPE_CHECKING:
@@ -18,34 +17,34 @@ if TYPE_CHECKING:
 
     from srsd.daemon.counters import Counters
     from srsd.daemon.listeners import Listener
-    from srsd.daemon.tables import Table
+    from srsd.daemon.registry import Served
 
 _LOG = logging.getLogger(__name__)
 LOOK_INTERVAL = 5  # seconds between looks over the connections
-IDLE_LOOKS = 1800 // LOOK_INTERVAL  # a silent client is closed after half an hour, as PostSRSd does
-SLOW_LOOKS = 30 // LOOK_INTERVAL  # a request may take this long to arrive, a reply to be read
 DRAIN_SECONDS = 5.0  # for requests that have begun when srsd is told to end
 _CONNECTIONS_MAXIMUM = 16384
 _OTHER_DESCRIPTORS = 64
 
 
 class Server:
-    """Serves tables on listeners."""
+    """Serves listeners, whatever they speak."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._connections: dict[LookupConnection, None] = {}  # in the order in which they came
+        self._connections: dict[Served, None] = {}  # in the order in which they came
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
         self._limit = _raise_descriptor_limit()
         self._drained: asyncio.Event | None = None  # only while srsd ends
 
-    async def start(self, listeners: Sequence[Listener], tables: dict[str, Table]) -> None:
-        """Begin to accept. tables has one for each kind of listener."""
+    async def start(
+        self, listeners: Sequence[Listener], factories: dict[str, Callable[[], asyncio.Protocol]]
+    ) -> None:
+        """Begin to accept. factories has what serves a connection, for each kind of listener."""
         loop = asyncio.get_running_loop()
         self._listeners = list(listeners)
         for listener in listeners:
-            factory = self._factory(tables[listener.kind])
+            factory = factories[listener.kind]
             listener.socket.setblocking(False)
             if listener.socket.family != socket.AF_UNIX:
                 server = await loop.create_server(factory, sock=listener.socket, backlog=BACKLOG)
@@ -58,10 +57,7 @@ class Server:
                 server = await loop.create_unix_server(factory, sock=listener.socket, backlog=BACKLOG)
             self._servers.append(server)
 
-    def _factory(self, table: Table) -> Callable[[], LookupConnection]:
-        return lambda: LookupConnection(self, table)
-
-    def opened(self, connection: LookupConnection) -> None:
+    def opened(self, connection: Served) -> None:
         """Take a connection in. With too many of them, the one that was silent longest ends.
 
         Postfix comes back at once when an idle connection ends, but waits when a new one is refused.
@@ -77,7 +73,7 @@ class Server:
         self._counters.connections_opened += 1
         self._counters.connections_open = len(self._connections)
 
-    def closed(self, connection: LookupConnection) -> None:
+    def closed(self, connection: Served) -> None:
         """Forget a connection."""
         self._connections.pop(connection, None)
         self._counters.connections_open = len(self._connections)
@@ -88,16 +84,20 @@ class Server:
         """Count a connection that is ended for what its client did."""
         self._counters.connections_cut += 1
 
+    def bug(self) -> None:
+        """Count a bug of ours that a client met."""
+        self._counters.bugs += 1
+
     def look_over(self) -> None:
         """Close connections that have been silent, or stuck, for too long. Every LOOK_INTERVAL seconds."""
         for connection in list(self._connections):
             connection.idle = 0 if connection.active else connection.idle + 1
-            connection.slow = connection.slow + 1 if connection.busy and not connection.active else 0
+            connection.slow = connection.slow + 1 if connection.stuck and not connection.active else 0
             connection.active = False
-            if connection.slow >= SLOW_LOOKS:
+            if connection.slow * LOOK_INTERVAL >= connection.slow_seconds:
                 self.cut()
                 connection.abort()  # it would never take what is still to be written
-            elif connection.idle >= IDLE_LOOKS:
+            elif connection.idle * LOOK_INTERVAL >= connection.idle_seconds:
                 connection.close()
 
     async def drain(self) -> None:

@@ -1,17 +1,26 @@
-"""The tables of one process, answering from the material in force."""
+"""What one process answers and how it judges mail, from the material in force."""
 
 from __future__ import annotations
 
 import logging
+import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from srsd.daemon.dns.cache_resolver import CacheResolver
+from srsd.daemon.dns.message_resolver import MessageResolver
+from srsd.daemon.dns.resolver import StubResolver
 from srsd.daemon.log import set_up_logging
+from srsd.daemon.mail_log import note_message
 from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
+from srsd.filter.service import MailFilter, Rules, World
+from srsd.filter.signing import SigningService
 
 if TYPE_CHECKING:
     from srsd.daemon.counters import Counters
-    from srsd.daemon.files import Material
+    from srsd.daemon.files import Material, Parsed
+    from srsd.resolving import DnsParameters, Resolver
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_PER_DAY = 86400
@@ -21,22 +30,30 @@ _LOG_AGAIN = 10
 
 
 class Service:
-    """Keeps tables answering; knows neither files nor sockets."""
+    """Keeps tables answering and the filter judging; knows neither files nor listeners.
+
+    mail_filter is the one for new connections: those that are open keep the one that they began with.
+    """
 
     def __init__(self, material: Material, counters: Counters) -> None:
-        config, lookup = material.parse()
-        set_up_logging(config.log.format, config.log.level)
-        self._answerer = Answerer(lookup, today())
+        parsed = material.parse()
+        set_up_logging(parsed.config.log.format, parsed.config.log.level)
+        self._counters = counters
+        self._answerer = Answerer(parsed.lookup, today())
         self.tables: dict[str, Table] = {
             "srs_forward": tcp_table_of(self._answerer, "forward", counters),
             "srs_reverse": tcp_table_of(self._answerer, "reverse", counters),
             "socketmap": socketmap_of(self._answerer, counters),
         }
         self._ticks = 0
+        self._dns = parsed.config.dns
+        self.resolver = StubResolver(self._dns, counters=counters.dns)
+        self.mail_filter = self._make_filter(parsed)
 
     def tick(self) -> None:
         """Look at the clock; once a second."""
         self._ticks += 1
+        self.resolver.tick()
         if self._answerer.today != today():
             self._answerer.today = today()
             self._forget()
@@ -45,14 +62,44 @@ class Service:
 
     def put_in_force(self, material: Material) -> None:
         """Answer from new material from now on."""
-        config, lookup = material.parse()
-        set_up_logging(config.log.format, config.log.level)
-        self._answerer.lookup = lookup
+        parsed = material.parse()
+        set_up_logging(parsed.config.log.format, parsed.config.log.level)
+        self._answerer.lookup = parsed.lookup
         self._forget()
+        if parsed.config.dns != self._dns:
+            self._dns = parsed.config.dns
+            former, self.resolver = self.resolver, StubResolver(self._dns, counters=self._counters.dns)
+            former.retire()
+        self.mail_filter = self._make_filter(parsed)
+
+    def _make_filter(self, parsed: Parsed) -> MailFilter:
+        world = World(
+            make_resolver=partial(_message_resolver, self.resolver, self._dns),
+            cache=CacheResolver(self.resolver),
+            clock=lambda: int(time.time()),
+            report=partial(note_message, counters=self._counters),
+            authserv_id=socket.gethostname().encode(errors="replace"),
+        )
+        return MailFilter(make_rules(parsed), world)
 
     def _forget(self) -> None:
         for table in self.tables.values():
             table.forget()
+
+    async def close(self) -> None:
+        """End what is open to the world."""
+        await self.resolver.close()
+
+
+def make_rules(parsed: Parsed) -> Rules:
+    """Say what the admin wants of the mail filter."""
+    config, exclusions = parsed.config, parsed.exclusions
+    signing = SigningService(config.dkim, parsed.signing, exclusions) if config.dkim.sign else None
+    return Rules(config.milter, config.spf, config.dkim, exclusions, signing)
+
+
+def _message_resolver(resolver: StubResolver, parameters: DnsParameters) -> Resolver:
+    return MessageResolver(resolver, deadline=parameters.message_deadline)
 
 
 def today() -> int:

@@ -1,22 +1,26 @@
-"""One process's share of the work: its tables on the listeners, its connections, its counters."""
+"""One process's share of the work: its tables and its filter on the listeners, connections, counters."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from srsd.daemon.connection import LookupConnection
 from srsd.daemon.counters import Counters, Snapshot
+from srsd.daemon.milter_connection import MilterConnection
 from srsd.daemon.server import LOOK_INTERVAL, Server
 from srsd.daemon.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import asyncio
+    from collections.abc import Callable, Sequence
 
     from srsd.daemon.files import Material
     from srsd.daemon.listeners import Listener
 
 
 class Serving:
-    """Answers lookups in this process."""
+    """Answers lookups and judges mail in this process."""
 
     def __init__(self, material: Material) -> None:
         self._counters = Counters()
@@ -25,8 +29,17 @@ class Serving:
         self._seconds = 0
 
     async def start(self, listeners: Sequence[Listener]) -> None:
-        """Begin to accept on the listeners of tables."""
-        await self._server.start(listeners, self._service.tables)
+        """Begin to accept on listeners."""
+        await self._server.start(listeners, self._factories())
+
+    def _factories(self) -> dict[str, Callable[[], asyncio.Protocol]]:
+        """Tell what serves a connection, for each kind of listener."""
+        server, service = self._server, self._service
+        factories: dict[str, Callable[[], asyncio.Protocol]] = {
+            name: partial(LookupConnection, server, table) for name, table in service.tables.items()
+        }
+        factories["milter"] = lambda: MilterConnection(server, service.mail_filter)
+        return factories
 
     def tick(self) -> None:
         """Do what is due every second."""
@@ -46,3 +59,4 @@ class Serving:
     async def drain(self) -> None:
         """Finish what is in flight and close everything."""
         await self._server.drain()
+        await self._service.close()

@@ -17,6 +17,10 @@ _NEEDS_QUOTED_PAIR = re.compile(rb'(["\\])')
 # Postfix handles addresses as C strings and lines; these could only cut one short.
 _IMPOSSIBLE = b"\0\r\n"
 
+# A domain or an address literal of RFC 5321 §4.1.2, U-labels of RFC 6531 among them.
+_PATH_DOMAIN = re.compile(rb"[A-Za-z0-9_.\x80-\xff-]+|\[[A-Za-z0-9.:-]+\]")
+_DOT_STRING = re.compile(rb"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\x80-\xff.-]+")
+
 LOCAL_PART_MAXIMUM = 64  # octets, RFC 5321 §4.5.3.1.1
 
 
@@ -49,6 +53,32 @@ def parse_address(text: bytes) -> Address | None:
         if not local_part:
             return None
     return Address(local_part, text[at + 1 :])
+
+
+def is_null_path(text: bytes) -> bool:
+    """Tell whether a reverse-path is null: `<>` from smtpd, nothing from cleanup."""
+    return text in (b"<>", b"")
+
+
+def parse_path(text: bytes) -> Address | None:
+    """Parse a reverse-path or forward-path as an MTA hands it to a milter (RFC 5321 §4.1.2).
+
+    Postfix's smtpd spells it as the client did, `<a@b>`; its cleanup has the bare address, with the
+    local-part unquoted. A source route is skipped. None for what is no path by the letter: whoever
+    guessed might find another domain in it than the next program.
+    """
+    if not text.startswith(b"<"):
+        address = parse_address(text)
+    elif text.endswith(b">"):
+        inner = text[1:-1]
+        if inner.startswith(b"@"):
+            inner = inner.partition(b":")[2]
+        address = parse_address(inner)
+        if address and not inner.startswith(b'"') and not _DOT_STRING.fullmatch(address.local_part):
+            return None
+    else:
+        return None
+    return address if address is not None and _PATH_DOMAIN.fullmatch(address.domain) else None
 
 
 def quote_local_part(local_part: bytes) -> bytes:

@@ -1,0 +1,40 @@
+"""Authentication-Results that claim to be ours before we have written any (RFC 8601 §5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from srsd.authres import claims, is_authentication_results, parse_results
+from srsd.syntax.domain import fold_domain
+from srsd.wire.milter import ChangeHeader
+
+if TYPE_CHECKING:
+    from srsd.syntax.header import HeaderField
+
+AUTHENTICATION_RESULTS = b"Authentication-Results"
+
+
+class Forgeries:
+    """Watches the header go by, and keeps the places of the fields that must go."""
+
+    __slots__ = ("_authserv_id", "_seen", "bears_our_results", "positions")
+
+    def __init__(self, authserv_id: bytes) -> None:
+        self._authserv_id = fold_domain(authserv_id) or authserv_id
+        self.bears_our_results = False  # beyond doubt: a field that others would take for ours, too
+        self._seen = 0
+        self.positions: list[int] = []  # among the fields of that name, from 1 at the top
+
+    def see(self, field: HeaderField) -> None:
+        """Look at the next header field."""
+        if is_authentication_results(field.name):
+            self._seen += 1
+            if claims(field.value, self._authserv_id):
+                self.positions.append(self._seen)
+                parsed = parse_results(field.value)
+                if parsed is not None and fold_domain(parsed.authserv_id) == self._authserv_id:
+                    self.bears_our_results = True
+
+    def removals(self) -> list[ChangeHeader]:
+        """Give the deletions, the lowest field first: a deleted one counts no more for those after it."""
+        return [ChangeHeader(position, AUTHENTICATION_RESULTS) for position in reversed(self.positions)]

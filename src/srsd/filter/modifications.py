@@ -1,0 +1,104 @@
+"""From results to what is changed in the message, in the order in which the MTA must be told.
+
+Postfix counts the fields of a name anew after each change, so all deletions come first, the lowest field
+first. Each field that is inserted at the top pushes the others down, so they come in reverse.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from srsd.authres import Result, format_results
+from srsd.dkim.result import Reason
+from srsd.filter.authenticate import HEADER_TOO_LARGE
+from srsd.filter.forgeries import AUTHENTICATION_RESULTS
+from srsd.filter.signing import DKIM_SIGNATURE
+from srsd.spf.outcome import SpfResult
+from srsd.spf.received_spf import format_received_spf
+from srsd.syntax.address import Address
+from srsd.syntax.domain import fold_domain
+from srsd.wire.milter import InsertHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from srsd.filter.authenticate import DkimResults, Results, SpfResults
+    from srsd.filter.forgeries import Forgeries
+    from srsd.filter.signing import Signatures
+    from srsd.filter.transaction import Transaction
+    from srsd.wire.milter import Modification
+
+_RECEIVED_SPF = b"Received-SPF"
+
+
+def modifications(
+    transaction: Transaction,
+    results: Results,
+    forgeries: Forgeries,
+    signatures: Signatures,
+    *,
+    received_spf: bool,
+) -> tuple[Modification, ...]:
+    """Give the changes to a message. Mail of ours loses what claims to be our results, and may be signed."""
+    changes: list[Modification] = [*forgeries.removals()]
+    if not transaction.origin.ours:
+        results_of_methods = [*spf_results(transaction, results.spf), *dkim_results(results.dkim)]
+        value = format_results(transaction.authserv_id, results_of_methods, utf8=transaction.utf8)
+        from_the_top = [InsertHeader(0, AUTHENTICATION_RESULTS, value)]
+        if received_spf:
+            from_the_top += _received_spf(transaction, results.spf)
+        changes += reversed(from_the_top)
+    changes += (InsertHeader(0, DKIM_SIGNATURE, value) for value in reversed(signatures.values))
+    return tuple(changes)
+
+
+def _received_spf(transaction: Transaction, results: SpfResults) -> Iterator[InsertHeader]:
+    """Give a Received-SPF field for each identity that was checked and has a domain."""
+    client, sender = transaction.client, transaction.sender
+    receiver = transaction.authserv_id
+    if client is None:
+        return
+    if results.mail_from is not None:
+        value = format_received_spf(results.mail_from, "mailfrom", client, sender, transaction.helo, receiver)
+        yield InsertHeader(0, _RECEIVED_SPF, value)
+    if results.helo is not None and results.helo.result is not SpfResult.NONE:
+        value = format_received_spf(results.helo, "helo", client, None, transaction.helo, receiver)
+        yield InsertHeader(0, _RECEIVED_SPF, value)
+
+
+def spf_results(transaction: Transaction, results: SpfResults) -> Iterator[Result]:
+    """Say what SPF found, in the words of RFC 8601 §2.7.2; nothing for what was not checked."""
+    mail_from, helo = results.mail_from, results.helo
+    if mail_from is not None:
+        if transaction.null_sender:
+            properties = _helo(transaction)
+        elif transaction.sender is not None:
+            properties = (("smtp", "mailfrom", bytes(_folded(transaction.sender))),)
+        else:
+            properties = ()
+        yield Result("spf", mail_from.result.value, mail_from.reason, properties)
+    if helo is not None and helo.result is not SpfResult.NONE:
+        yield Result("spf", helo.result.value, helo.reason, _helo(transaction))
+
+
+def dkim_results(results: DkimResults) -> Iterator[Result]:
+    """Say what became of each signature, in the words of RFC 8601 §2.7.1; `none` where there is none."""
+    if results.why_unchecked == HEADER_TOO_LARGE:
+        yield Result("dkim", "policy", HEADER_TOO_LARGE)
+    elif not results.why_unchecked and not results.signatures:
+        yield Result("dkim", "none")
+    for each in results.signatures:
+        properties = [("header", "d", each.domain), ("header", "s", each.selector)]
+        properties += [("header", "a", each.algorithm), ("header", "b", each.signature_start)]
+        reason = "" if each.reason is Reason.VERIFIED else each.phrase
+        kept = tuple(each for each in properties if each[2])
+        yield Result("dkim", each.result.value, reason, kept)
+
+
+def _helo(transaction: Transaction) -> tuple[tuple[str, str, bytes], ...]:
+    return (("smtp", "helo", fold_domain(transaction.helo) or transaction.helo),)
+
+
+def _folded(address: Address) -> Address:
+    """Give the domain in A-labels, which need no SMTPUTF8 to be written."""
+    return Address(address.local_part, fold_domain(address.domain) or address.domain)

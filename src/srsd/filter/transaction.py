@@ -1,0 +1,65 @@
+"""The facts of one SMTP transaction, as far as they are known when its content begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from srsd.syntax.address import Address, is_null_path, parse_path
+
+if TYPE_CHECKING:
+    from srsd.filter.origin import Origin, Origins
+    from srsd.resolving import IpAddress
+    from srsd.wire.milter_session import Envelope
+
+_NAME_MAXIMUM = 255  # octets
+_HOST_OCTETS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Who sends what to whom. Octets are as the MTA gave them, which may be as a stranger did."""
+
+    client: IpAddress | None
+    client_name: bytes
+    helo: bytes
+    sender_path: bytes
+    null_sender: bool
+    sender: Address | None  # None for the null sender, and for what is no address
+    utf8: bool  # SMTPUTF8 was asked for (RFC 6531): header fields may hold UTF-8
+    recipients: tuple[bytes, ...]
+    login: bytes  # b"" unless the client has authenticated
+    origin: Origin
+    authserv_id: bytes
+
+
+def make_transaction(
+    envelope: Envelope, origins: Origins, authserv_id: bytes, default_authserv_id: bytes
+) -> Transaction:
+    """Read the facts from what the MTA said. authserv_id is b"" where the macro {j} is to be taken."""
+    macros = envelope.macros
+    login = macros.get(b"auth_authen") or macros.get(b"auth_type") or b""
+    client = envelope.client.address
+    path = envelope.sender.text
+    return Transaction(
+        client=client,
+        client_name=envelope.client.host,
+        helo=envelope.helo,
+        sender_path=path,
+        null_sender=is_null_path(path),
+        sender=None if is_null_path(path) else parse_path(path),
+        utf8=b"SMTPUTF8" in (each.upper() for each in envelope.sender.arguments),
+        recipients=tuple(recipient.text for recipient in envelope.recipients),
+        login=login,
+        origin=origins.of(client, macros.get(b"daemon_name", b""), login),
+        authserv_id=authserv_id or _authserv_id(macros.get(b"j", b""), default_authserv_id),
+    )
+
+
+def _authserv_id(name: bytes, default: bytes) -> bytes:
+    return name if is_authserv_id(name) else default
+
+
+def is_authserv_id(name: bytes) -> bool:
+    """Tell whether a name can stand for us in Authentication-Results; it needs no quotes then."""
+    return 0 < len(name) <= _NAME_MAXIMUM and not name.translate(None, _HOST_OCTETS)
