@@ -54,22 +54,42 @@ SPF_PASSED = expect("spf=pass")
 INCLUDES = ["--from", "user@inc8.test"]
 CASES = {
     "accept": Case("all checks off, 4 KB", CHECKS_OFF, "null-pymilter", "plain-4k", OUTSIDE, 2.0, 0.3),
-    "spf": Case("SPF of one TXT, 4 KB", SPF, "pyspf", "plain-4k", OUTSIDE + SPF_PASSED, None, 0.15),
+    "spf": Case("SPF of one TXT, 4 KB", SPF, "pyspf", "plain-4k", OUTSIDE + SPF_PASSED, cpu=0.15),
     "spf8": Case(
-        "SPF of 8 includes, 4 KB", SPF, "pyspf", "plain-4k", OUTSIDE + INCLUDES + SPF_PASSED, None, 0.06
+        "SPF of 8 includes, 4 KB", SPF, "pyspf", "plain-4k", OUTSIDE + INCLUDES + SPF_PASSED, cpu=0.06
     ),
-    "verify": Case("DKIM verify, 4 KB", VERIFY, "opendkim-verify", "rsa2048-4k", OUTSIDE + VERIFIED, 3.0, 0.25),
+    "verify": Case(
+        "DKIM verify, 4 KB", VERIFY, "opendkim-verify", "rsa2048-4k", OUTSIDE + VERIFIED, 3.0, 0.25
+    ),
     "verify-5m": Case(
-        "DKIM verify, 5 MB, 64 connections", VERIFY, "opendkim-verify", "rsa2048-5m", OUTSIDE + VERIFIED, None, 1.2, 64
+        "DKIM verify, 5 MB, 64 connections",
+        VERIFY,
+        "opendkim-verify",
+        "rsa2048-5m",
+        OUTSIDE + VERIFIED,
+        cpu=1.2,
+        connections=64,
     ),
     "sign": Case("DKIM sign RSA-2048, 4 KB", SIGN, "opendkim-sign", "plain-4k", OUTSIDE + SIGNED, 2.0, 0.26),
     "sign-5m": Case(
-        "DKIM sign, 5 MB, 64 connections", SIGN, "opendkim-sign", "plain-5m", OUTSIDE + SIGNED, None, 1.2, 64
+        "DKIM sign, 5 MB, 64 connections",
+        SIGN,
+        "opendkim-sign",
+        "plain-5m",
+        OUTSIDE + SIGNED,
+        cpu=1.2,
+        connections=64,
     ),
     "sign-tcp": Case(
-        "DKIM sign over TCP, 4 KB, 1 connection", SIGN, "opendkim-sign-tcp", "plain-4k", OUTSIDE + SIGNED, 2.0, None, 1, tcp=True
+        "DKIM sign over TCP, 4 KB, 1 connection",
+        SIGN,
+        "opendkim-sign-tcp",
+        "plain-4k",
+        OUTSIDE + SIGNED,
+        connections=1,
+        tcp=True,
     ),
-}  # fmt: skip
+}
 
 
 def main() -> int:

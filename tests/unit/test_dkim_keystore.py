@@ -165,6 +165,11 @@ def test_a_fault_says_in_which_file_and_what_would_be_right(files, line):
     assert "would be right: " in given
 
 
+def test_a_faulty_key_is_no_fault_of_the_file_active_too():
+    (line,) = faults_of({"example.org/s1.pem": b"x", "example.org/active": b"s1\n"})
+    assert line.startswith(f"{DIRECTORY}/example.org/s1.pem: ")
+
+
 def test_all_faults_are_told_at_once():
     files = {
         "example.org/s1.pem": b"x",

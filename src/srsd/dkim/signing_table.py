@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from srsd.dkim.author_search import BySpecificity, InOrder
 from srsd.dkim.keystore import (
     KeyChoice,
     make_signer,
@@ -28,7 +29,7 @@ from srsd.dkim.keystore import (
 from srsd.dkim.sign import Signer
 from srsd.errors import ConfigError, Fault
 from srsd.syntax.address import parse_address
-from srsd.syntax.domain import parents, parse_domain
+from srsd.syntax.domain import parse_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 AUTHOR_DOMAIN = "%"  # stands for the author domain
 NO_RULE = "no line of the signing table fits"
 _KEYS_MAXIMUM = 8  # signatures by one line; verifiers look at no more than a few
-_ADDRESS_MAXIMUM = 1024  # octets: nothing longer is looked for with wildcards
 _PATTERN_HELP = "would be right: user@host, host, user@.domain, .domain, user@*, * or, say, *@host"
 
 
@@ -235,7 +235,8 @@ class SigningTable:
             self._references.append([_find(name, rule, known, store, faults) for name in rule.names])
         if faults:
             raise ConfigError(dict.fromkeys(faults))
-        self._search = _InOrder(lines.rules) if lines.in_order else _BySpecificity(lines.rules)
+        search = InOrder if lines.in_order else BySpecificity
+        self._search: InOrder | BySpecificity = search([rule.pattern for rule in lines.rules])
 
     def choose(self, local_part: bytes, author_domain: bytes) -> KeyChoice:
         """Say who signs for an author: the local-part without quoting, the domain from fold_domain.
@@ -350,73 +351,3 @@ def _find(
         problem = f'the key "{name}" has too long a name for DNS'
         faults.append(Fault(f"line {reference.line.line}", f"{problem}, would be right: a shorter selector"))
     return None
-
-
-class _BySpecificity:
-    """The search of OpenDKIM's file: tables."""
-
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = {rule.pattern: index for index, rule in enumerate(rules)}
-
-    def find(self, local_part: bytes, domain: bytes) -> Iterator[int]:
-        """Give the rules that fit, the one to be taken first."""
-        rules = self._rules
-        for pattern in _patterns(local_part, domain):
-            index = rules.get(pattern)
-            if index is not None:
-                yield index
-
-
-def _patterns(local_part: bytes, domain: bytes) -> Iterator[bytes]:
-    user = local_part + b"@"
-    yield user + domain
-    yield domain
-    for parent in parents(domain):
-        yield user + b"." + parent
-        yield b"." + parent
-    yield user + b"*"
-    yield b"*"
-
-
-class _InOrder:
-    """The search of OpenDKIM's refile: tables: the first line that fits."""
-
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._plain: dict[bytes, int] = {}
-        self._hosts: dict[bytes, int] = {}  # *@host, of which there may be thousands
-        self._others: list[tuple[int, list[bytes]]] = []
-        for index, rule in enumerate(rules):
-            user, _, host = rule.pattern.rpartition(b"@")
-            if b"*" not in rule.pattern:
-                self._plain[rule.pattern] = index
-            elif user == b"*" and b"*" not in host:
-                self._hosts[host] = index
-            else:
-                self._others.append((index, rule.pattern.split(b"*")))
-
-    def find(self, local_part: bytes, domain: bytes) -> Iterator[int]:
-        """Give the rules that fit, the one to be taken first."""
-        address = local_part + b"@" + domain
-        found = []
-        for table, key in ((self._plain, address), (self._hosts, domain)):
-            index = table.get(key)
-            if index is not None:
-                found.append(index)
-        if len(address) <= _ADDRESS_MAXIMUM:
-            found += (index for index, pieces in self._others if _fits(pieces, address))
-        return iter(sorted(found))
-
-
-def _fits(pieces: list[bytes], text: bytes) -> bool:
-    """Tell whether a text consists of these pieces, in order, with anything between them."""
-    if len(text) < len(pieces[0]) + len(pieces[-1]):
-        return False
-    if not text.startswith(pieces[0]) or not text.endswith(pieces[-1]):
-        return False
-    at, end = len(pieces[0]), len(text) - len(pieces[-1])
-    for piece in pieces[1:-1]:
-        at = text.find(piece, at, end)
-        if at < 0:
-            return False
-        at += len(piece)
-    return True

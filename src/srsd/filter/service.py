@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _Answer: TypeAlias = T | asyncio.Task[T]  # that is there, or to come
 HEADER_MAXIMUM = 1 << 19  # octets of a header that is kept for signatures
+_NO_MACRO = b"{srsd_none}"
 _FIELD_OVERHEAD = 128  # octets of memory, beside those of the field
 
 
@@ -82,15 +83,15 @@ class MailFilter:
     """Judges mail by one configuration. A connection keeps the one that it began with."""
 
     actions = Action.ADD_HEADERS | Action.CHANGE_HEADERS
-    # Postfix takes an empty list for none given, and sends its default macros then. So HELO and RCPT
-    # name one that costs it nothing.
+    # An MTA takes an empty list for none given, and sends its default macros then. So the steps of which
+    # none is wanted name one that is never there: no packet, and no lookup by the MTA.
     macros: ClassVar[dict[MacroStage, bytes]] = {
         MacroStage.CONNECT: b"j {daemon_name}",
-        MacroStage.HELO: b"{tls_version}",
+        MacroStage.HELO: _NO_MACRO,
         MacroStage.MAIL: b"{auth_type} {auth_authen}",
-        MacroStage.RECIPIENT: b"i",
+        MacroStage.RECIPIENT: _NO_MACRO,
         MacroStage.DATA: b"i",
-        MacroStage.END_OF_HEADERS: b"i",
+        MacroStage.END_OF_HEADERS: _NO_MACRO,
         MacroStage.END_OF_MESSAGE: b"i",
     }
 

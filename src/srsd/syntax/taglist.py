@@ -6,6 +6,7 @@ from binascii import a2b_base64
 from enum import Enum
 
 FWS = b" \t\r\n"
+_LF, _CR = b"\n\r"
 TAGS_MAXIMUM = 100  # the registries have some twenty for any one list
 # VALCHAR and blanks; beyond ASCII for internationalized header fields (RFC 8616 §5). Semicolons and the
 # equals signs of the specs themselves are taken out before this is asked.
@@ -32,7 +33,7 @@ def parse_tag_list(text: bytes) -> dict[bytes, bytes] | TagListFlaw:
     """
     if text.translate(None, _LEGAL):
         return TagListFlaw.CHARACTER
-    if (b"\n" in text or b"\r" in text) and not _is_folded(text):
+    if (_LF in text or _CR in text) and not _is_folded(text):
         return TagListFlaw.LINE_END
     specs = text.split(b";")
     if len(specs) > 1 and not specs[-1].strip(FWS):

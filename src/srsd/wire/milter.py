@@ -244,10 +244,11 @@ def parse_path(data: bytes) -> Path:
 
 def parse_header(data: bytes) -> HeaderField:
     """Parse the data of HEADER: `name NUL value NUL`. Raises ProtocolError."""
-    parts = data.split(b"\0", 2)
-    if len(parts) != 3:
-        raise ProtocolError("a milter HEADER that is cut short")
-    return HeaderField(parts[0], parts[1])
+    try:
+        name, value, _ = data.split(b"\0", 2)
+    except ValueError:
+        raise ProtocolError("a milter HEADER that is cut short") from None
+    return HeaderField(name, value)
 
 
 def parse_macros(data: bytes) -> tuple[int, dict[bytes, bytes]]:

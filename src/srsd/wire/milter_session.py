@@ -229,6 +229,8 @@ class Session:
         self._helo = parse_text(data)
 
     def _macro(self, data: bytes) -> None:
+        if len(data) == 1 and data[0] not in _BEGINNINGS:
+            return  # Postfix sends one before each header field, and there is nothing in it
         stage, macros = parse_macros(data)
         if stage == Command.CONNECT:  # it comes before CONNECT itself
             self._new_connection()
@@ -403,6 +405,7 @@ class Session:
 
 FAILED = Decision((), TemporaryFailure())
 _BEFORE_NEGOTIATION = (Command.NEGOTIATE, Command.QUIT)
+_BEGINNINGS = (Command.CONNECT, Command.MAIL)
 _CONNECTION_STAGES = (Command.CONNECT, Command.HELO)
 # All others may be as many and as long as an MTA likes.
 _KEPT_MACROS = frozenset({b"i", b"j", b"daemon_name", b"auth_type", b"auth_authen"})
