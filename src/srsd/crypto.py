@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import (
     RSAPrivateKey,
+    RSAPrivateNumbers,
     RSAPublicKey,
     RSAPublicNumbers,
     generate_private_key,
@@ -126,15 +127,17 @@ def generate_key(key_type: KeyType, bits: Literal[1024, 2048, 3072, 4096] = 2048
 
 
 def load_private_key(pem: bytes) -> PrivateKey:
-    """Read a PEM file, RSA or Ed25519, unencrypted. Checks it in full: tens of milliseconds, so do it once.
+    """Read a PEM file, RSA or Ed25519, unencrypted. Raises ValueError: what is wrong, what would be right.
 
-    Raises ValueError: what is wrong, and what would be right.
+    The numbers of an RSA key must belong together: a damaged key could give its secret away with a
+    signature. That its primes are primes is taken for granted: OpenSSL's check of that takes tens of
+    milliseconds, and a host may have hundreds of keys.
     """
     right = "would be right: an unencrypted RSA or Ed25519 private key in PEM"
     if len(pem) > _PEM_MAXIMUM:
         raise ValueError(f"has more than {_PEM_MAXIMUM} octets, {right}")
     try:
-        key = load_pem_private_key(pem, None)
+        key = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:  # of all things
         raise ValueError(f"is encrypted, {right}") from None
     except (ValueError, UnsupportedAlgorithm):
@@ -150,7 +153,24 @@ def load_private_key(pem: bytes) -> PrivateKey:
         )
     if key.public_key().public_numbers().e > EXPONENT_MAXIMUM:
         raise ValueError(f"is an RSA key with a public exponent above 2^32, would be right: {_EXPONENT}")
+    if not _belong_together(key.private_numbers()):
+        raise ValueError(f"is an RSA key whose numbers do not belong together, {right}")
     return PrivateKey(key)
+
+
+def _belong_together(numbers: RSAPrivateNumbers) -> bool:
+    """Tell whether the numbers of an RSA key obey RFC 8017 §3.2."""
+    public, p, q, d = numbers.public_numbers, numbers.p, numbers.q, numbers.d
+    return (
+        p > 1
+        and q > 1
+        and p * q == public.n
+        and public.e * d % (p - 1) == 1
+        and public.e * d % (q - 1) == 1
+        and numbers.dmp1 == d % (p - 1)
+        and numbers.dmq1 == d % (q - 1)
+        and numbers.iqmp * q % p == 1
+    )
 
 
 def parse_public_key(key_type: KeyType, octets: bytes) -> PublicKey | KeyFlaw:

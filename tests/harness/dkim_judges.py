@@ -75,9 +75,10 @@ class Judged(NamedTuple):
 def why_no_mail_dkim() -> str | None:
     """Return why Perl's Mail::DKIM cannot judge here, or None if it can."""
     modules = ("-MMail::DKIM::Verifier", "-MNet::DNS::Resolver")
-    if shutil.which("perl") and not subprocess.run(
-        ["perl", *modules, "-e", "1"], capture_output=True, check=False
-    ).returncode:
+    if (
+        shutil.which("perl")
+        and not subprocess.run(["perl", *modules, "-e", "1"], capture_output=True, check=False).returncode
+    ):
         return None
     return "Mail::DKIM is not installed: apt-get install libmail-dkim-perl"
 
@@ -104,7 +105,9 @@ def dkimpy(content: bytes, dns_port: int) -> list[Judged]:
         return b"".join(answer[0].strings)
 
     judged = []
-    for index in range(len([name for name, _ in dkim.DKIM(content).headers if name.lower() == b"dkim-signature"])):
+    for index in range(
+        len([name for name, _ in dkim.DKIM(content).headers if name.lower() == b"dkim-signature"])
+    ):
         message = dkim.DKIM(content)
         try:
             word, detail = ("pass" if message.verify(index, dnsfunc=txt) else "fail"), ""
@@ -116,9 +119,13 @@ def dkimpy(content: bytes, dns_port: int) -> list[Judged]:
 
 
 def mail_dkim(content: bytes, dns_port: int) -> list[Judged]:
-    """Ask Perl's Mail::DKIM. Before its version 1.20240124 it finds every Ed25519 signature "invalid"."""
+    """Ask Perl's Mail::DKIM. Some versions find every Ed25519 signature "invalid"."""
     done = subprocess.run(
-        ["perl", "-e", PERL, str(dns_port)], input=content, capture_output=True, check=True, timeout=6 * DEADLINE
+        ["perl", "-e", PERL, str(dns_port)],
+        input=content,
+        capture_output=True,
+        check=True,
+        timeout=6 * DEADLINE,
     )
     return [Judged(*line.split(" ", 3)) for line in done.stdout.decode().splitlines()]
 

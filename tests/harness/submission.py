@@ -48,7 +48,9 @@ def submission_host(
     documented, _ = fragment("submission")
     for name, port in ports.items():
         documented = documented.replace(f"\n{name} inet", f"\n127.0.0.1:{port} inet")
-    originating = f"127.0.0.1:{ports['originating']} inet n - y - - smtpd -o milter_macro_daemon_name=ORIGINATING\n"
+    originating = (
+        f"127.0.0.1:{ports['originating']} inet n - y - - smtpd -o milter_macro_daemon_name=ORIGINATING\n"
+    )
     host = MilterHost(
         zones, main_cf=MAIN_CF + main_cf, master_cf=f"{documented}{originating}{master_cf}", **options
     )

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from srsd.dkim.canonicalization import BodyHashes
 from srsd.dkim.verify import plan_verification
+from srsd.exclusion import Skip
 from srsd.filter.authenticate import (
+    EXCLUDED,
     HEADER_TOO_LARGE,
     SWITCHED_OFF,
     DkimResults,
@@ -17,6 +19,7 @@ from srsd.filter.authenticate import (
     ask_for_keys_in_order,
     check_spf,
     check_spf_side_by_side,
+    is_excluded,
     why_no_spf,
 )
 from srsd.filter.forgeries import Forgeries
@@ -186,6 +189,9 @@ class MessageInFilter:
                 self._hashes = BodyHashes([self._signing.body_hash])
 
     def _begin_verification(self, fields: list[HeaderField]) -> None:
+        if is_excluded(Skip.DKIM, self._transaction, fields, self._rules.exclusions):
+            self._dkim = EXCLUDED
+            return
         plan = self._dkim = plan_verification(fields, self._world.clock(), self._rules.dkim)
         if plan.body_hashes:
             self._hashes = BodyHashes(plan.body_hashes)
