@@ -100,11 +100,11 @@ class MilterConnection(asyncio.Protocol):
                 reply = session.failed(command)
             if reply:
                 replies.append(reply)
-            if session.outcome is not None:
+            elif session.outcome is not None:
                 self._waiting += packets[index + 1 :]
                 self._wait_for(session.outcome)
                 break
-            if session.finished:
+            elif session.finished:
                 break
         if replies:
             self._transport.write(b"".join(replies))

@@ -158,10 +158,11 @@ class Path(NamedTuple):
 class Decoder:
     """Cuts a stream into packets, however it was split."""
 
-    __slots__ = ("_pending",)
+    __slots__ = ("_needed", "_pending")
 
     def __init__(self) -> None:
         self._pending = bytearray()
+        self._needed = 0  # octets until the packet that waits is whole, or its length known
 
     @property
     def pending(self) -> bool:
@@ -173,27 +174,28 @@ class Decoder:
 
         Raises ProtocolError for a length that no packet has, before anything of it is kept.
         """
-        source: bytes | bytearray = data
         if self._pending:
             self._pending += data
-            source = self._pending
+            if len(self._pending) < self._needed:
+                return []
+            data = bytes(self._pending)
+            self._pending.clear()
         packets = []
-        offset, end = 0, len(source)
+        offset, end = 0, len(data)
+        self._needed = _LENGTH
         while end - offset >= _LENGTH:
-            (length,) = _read_length(source, offset)
+            (length,) = _read_length(data, offset)
             if not 0 < length <= PACKET_MAXIMUM:
                 raise ProtocolError(f"a milter packet of {length} octets")
             begin = offset + _LENGTH
             following = begin + length
             if following > end:
+                self._needed = _LENGTH + length
                 break
-            packets.append((source[begin], bytes(source[begin + 1 : following])))
+            packets.append((data[begin], data[begin + 1 : following]))
             offset = following
-        if source is data:
-            if offset < end:
-                self._pending += data[offset:]
-        else:
-            del self._pending[:offset]
+        if offset < end:
+            self._pending += data[offset:] if offset else data
         return packets
 
 

@@ -377,6 +377,8 @@ class Session:
 
     def _forget_message(self) -> None:
         """Drop all that belongs to the message and nothing that belongs to the connection."""
+        if self._state is _State.IDLE and not self._message_macros:
+            return
         self._abandon()
         self._failed_message = False
         self._message_macros = {}
