@@ -30,7 +30,7 @@ from srsd.filter.service import MailFilter, Rules, World
 from srsd.wire.milter import (
     Decoder,
     parse_connect,
-    parse_header,
+    parse_headers,
     parse_macros,
     parse_negotiation,
     parse_path,
@@ -145,7 +145,7 @@ _PARSERS: dict[str, Any] = {
     "connect": parse_connect,
     "text": parse_text,
     "path": parse_path,
-    "header": parse_header,
+    "header": lambda data: parse_headers([data], b""),
     "macros": parse_macros,
 }
 
@@ -165,7 +165,7 @@ def _check_packets(data: bytes, _: Random) -> None:
     path = parsed["path"]
     assert data.startswith(strings(path.text, *path.arguments)) or (data == path.text and not path.arguments)
     if "header" in parsed:
-        assert data.startswith(strings(*parsed["header"]))
+        assert data.startswith(strings(*parsed["header"][0]))
     if "connect" in parsed:
         host, address = parsed["connect"]
         assert data.startswith(host + b"\0")

@@ -38,8 +38,9 @@ class Digest:
         self.seen = hashlib.sha256(repr(envelope).encode())
         self.content = b""
 
-    def header(self, field) -> None:
-        self.seen.update(repr(tuple(field)).encode())
+    def headers(self, fields) -> None:
+        for field in fields:
+            self.seen.update(repr(tuple(field)).encode())
 
     def end_of_headers(self) -> None:
         self.seen.update(b"EOH")
@@ -227,8 +228,7 @@ def expected_digest(client, message: OneMessage) -> bytes:
     told = Connect(name, mta_address(address))
     paths = tuple(Path(each, ()) for each in message.recipients)
     digest = Digest(Envelope(told, helo, Path(message.sender, ()), paths, macros))
-    for each in message.fields:
-        digest.header(each)
+    digest.headers(message.fields)
     digest.end_of_headers()
     digest.body(b"".join(message.chunks))
     decision = digest.end_of_message({b"auth_authen": message.login, b"i": message.queue_id})

@@ -19,7 +19,7 @@ GARBAGE = b" ;;(("
 def watch(*fields: tuple[bytes, bytes], authserv_id: bytes = b"mx.example.org") -> Forgeries:
     forgeries = Forgeries(authserv_id)
     for name, value in fields:
-        forgeries.see(HeaderField(name, value))
+        forgeries.see([HeaderField(name, value)])
     return forgeries
 
 
@@ -94,14 +94,18 @@ def test_removed_and_in_doubt(value):
     assert not forgeries.bears_our_results
 
 
-@pytest.mark.parametrize("value", [FOREIGN, b" example.org; none", b" amx.example.org; none", b" mx.example.or; none"])
+@pytest.mark.parametrize(
+    "value", [FOREIGN, b" example.org; none", b" amx.example.org; none", b" mx.example.or; none"]
+)
 def test_foreign_ones_stay(value):
     forgeries = watch((NAME, value))
     assert forgeries.positions == []
     assert not forgeries.bears_our_results
 
 
-@pytest.mark.parametrize("name", [b"X-Authentication-Results", b"ARC-Authentication-Results", b"Received-SPF"])
+@pytest.mark.parametrize(
+    "name", [b"X-Authentication-Results", b"ARC-Authentication-Results", b"Received-SPF"]
+)
 def test_other_fields_never_bear_our_results(name):
     assert not watch((name, OURS)).bears_our_results
 
@@ -132,7 +136,5 @@ def test_deleted_in_this_order_only_foreign_ones_are_left(fields):
         ]
         del left[places[change.position - 1]]
     assert left == [
-        (name, value)
-        for name, value in fields
-        if name.rstrip().lower() != NAME.lower() or value == FOREIGN
+        (name, value) for name, value in fields if name.rstrip().lower() != NAME.lower() or value == FOREIGN
     ]

@@ -106,7 +106,9 @@ def test_networks_are_checked(name, value, good):
     assert (check(name, value) is None) is good
 
 
-@pytest.mark.parametrize("value", ["", "mx", "mx.example.org", "mx_1.example.org", "MX-1.EXAMPLE.", "a" * 255])
+@pytest.mark.parametrize(
+    "value", ["", "mx", "mx.example.org", "mx_1.example.org", "MX-1.EXAMPLE.", "a" * 255]
+)
 def test_names_that_we_may_have(value):
     assert check("authserv_id", value) is None
 

@@ -31,7 +31,9 @@ def make(
 
 
 def test_the_facts():
-    transaction = make(recipients=(b"<bob@example.net>", b"carol@example.net"), macros={b"j": b"mx.example.org"})
+    transaction = make(
+        recipients=(b"<bob@example.net>", b"carol@example.net"), macros={b"j": b"mx.example.org"}
+    )
     assert transaction == Transaction(
         client=ip_address("192.0.2.1"),
         client_name=b"mail.example.com",

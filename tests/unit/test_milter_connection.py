@@ -36,8 +36,8 @@ class Message:
         self.aborted = False
         self.late: asyncio.Future[Decision] | None = None
 
-    def header(self, field) -> None:
-        if field.name == b"Bug":
+    def headers(self, fields) -> None:
+        if any(field.name == b"Bug" for field in fields):
             raise BugError
 
     def end_of_headers(self) -> None:

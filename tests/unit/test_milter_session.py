@@ -36,7 +36,7 @@ from srsd.wire.milter import (
     Step,
     TemporaryFailure,
 )
-from srsd.wire.milter_session import RECIPIENTS_MAXIMUM, Decision, Session
+from srsd.wire.milter_session import HEADERS_AT_ONCE, RECIPIENTS_MAXIMUM, Decision, Session
 
 if TYPE_CHECKING:
     from srsd.syntax.header import HeaderField
@@ -67,9 +67,9 @@ class Message:
         self.macros: dict[bytes, bytes] | None = None
         self.aborted = 0
 
-    def header(self, field: HeaderField) -> None:
+    def headers(self, fields: list[HeaderField]) -> None:
         self.judge.maybe_fail("header")
-        self.fields.append((field.name, field.value))
+        self.fields += [(field.name, field.value) for field in fields]
 
     def end_of_headers(self) -> None:
         self.judge.maybe_fail("end of headers")
@@ -379,8 +379,8 @@ def test_an_mta_before_version_4_sends_no_data():
     made.connect()
     made.envelope()
     assert made.tell(b"L", b"Subject\0x\0") == GO_ON
-    assert made.judge.messages[0].fields == [(b"Subject", b" x")]
     assert made.tell(b"N") == GO_ON
+    assert made.judge.messages[0].fields == [(b"Subject", b" x")]
     assert made.tell(b"E", b"text") == GO_ON
 
 
@@ -716,8 +716,18 @@ def test_data_that_is_cut_short(driver, command, data):
 def test_a_header_that_is_cut_short(driver):
     driver.envelope()
     driver.tell(b"T")
-    with pytest.raises(ProtocolError):
-        driver.tell(b"L", b"no value\0")
+    driver.tell(b"L", b"no value\0")
+    with pytest.raises(ProtocolError):  # fields are handed on together
+        driver.tell(b"N")
+
+
+def test_many_header_fields_are_handed_on_before_the_header_ends(driver):
+    driver.envelope()
+    driver.tell(b"T")
+    for number in range(3 * HEADERS_AT_ONCE):
+        driver.tell(b"L", b"X\0 %d\0" % number)
+    assert len(driver.judge.messages[0].fields) == 3 * HEADERS_AT_ONCE
+    assert driver.judge.messages[0].fields[-1] == (b"X", b" %d" % (3 * HEADERS_AT_ONCE - 1))
 
 
 def test_as_many_recipients_as_are_taken(driver):
@@ -732,7 +742,7 @@ def test_as_many_recipients_as_are_taken(driver):
 
 FAILURES = {
     "begin": b"T",
-    "header": b"L",
+    "header": b"N",  # fields are handed on together
     "end of headers": b"N",
     "body": b"B",
     "end of message": b"E",

@@ -56,8 +56,7 @@ async def _judge_by(case: Case, parsed: Parsed, answers: KeptAnswers) -> Judgeme
         authserv_id=case.envelope.macros[b"j"],
     )
     message = MailFilter(make_rules(parsed), world).begin(case.envelope)
-    for field in case.fields:
-        message.header(field)
+    message.headers(case.fields)
     message.end_of_headers()
     for start in range(0, len(case.body), _CHUNK):
         message.body(case.body[start : start + _CHUNK])

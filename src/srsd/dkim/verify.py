@@ -80,7 +80,7 @@ def plan_verification(
     fields: Sequence[HeaderField], now: int, parameters: DkimVerificationParameters
 ) -> VerificationPlan:
     """Look for signatures in a header. now is in seconds since 1970."""
-    own = [field for field in fields if field_name(field) == FIELD_NAME]
+    own = [field for field in fields if field[0][:1] in (b"D", b"d") and field_name(field) == FIELD_NAME]
     examined = own[:SIGNATURES_MAXIMUM]
     header = HeaderFields(fields) if examined else None
     candidates = [_examine(field, header, now) for field in examined] if header else []

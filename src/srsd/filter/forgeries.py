@@ -9,6 +9,8 @@ from srsd.syntax.domain import fold_domain
 from srsd.wire.milter import ChangeHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from srsd.syntax.header import HeaderField
 
 AUTHENTICATION_RESULTS = b"Authentication-Results"
@@ -25,15 +27,19 @@ class Forgeries:
         self._seen = 0
         self.positions: list[int] = []  # among the fields of that name, from 1 at the top
 
-    def see(self, field: HeaderField) -> None:
-        """Look at the next header field."""
-        if is_authentication_results(field.name):
-            self._seen += 1
-            if claims(field.value, self._authserv_id):
-                self.positions.append(self._seen)
-                parsed = parse_results(field.value)
-                if parsed is not None and fold_domain(parsed.authserv_id) == self._authserv_id:
-                    self.bears_our_results = True
+    def see(self, fields: Iterable[HeaderField]) -> None:
+        """Look at the next header fields."""
+        for name, value in fields:
+            if name[:1] in (b"A", b"a") and is_authentication_results(name):
+                self._look_at(value)
+
+    def _look_at(self, value: bytes) -> None:
+        self._seen += 1
+        if claims(value, self._authserv_id):
+            self.positions.append(self._seen)
+            parsed = parse_results(value)
+            if parsed is not None and fold_domain(parsed.authserv_id) == self._authserv_id:
+                self.bears_our_results = True
 
     def removals(self) -> list[ChangeHeader]:
         """Give the deletions, the lowest field first: a deleted one counts no more for those after it."""

@@ -41,5 +41,6 @@ class BodyHazards:
     @property
     def found(self) -> list[str]:
         """Name what was seen; each is a phrase for an admin."""
-        seen = ((self._eight_bit, EIGHT_BIT), (self._long_lines, LONG_LINES), (self._nul, NUL))
+        long_lines = self._long_lines or self._line > LINE_MAXIMUM  # the last line may lack its end
+        seen = ((self._eight_bit, EIGHT_BIT), (long_lines, LONG_LINES), (self._nul, NUL))
         return [phrase for was_seen, phrase in seen if was_seen]

@@ -26,7 +26,7 @@ def _check_networks(value: Iterable[str]) -> str | None:
 
 
 def _check_authserv_id(value: str) -> str | None:
-    if re.fullmatch(r"[A-Za-z0-9_.-]*", value):
+    if re.fullmatch(r"[A-Za-z0-9_.-]{0,255}", value):
         return None
     return f'"{value}" is no host name, would be right: a name such as mx.example.org'
 
@@ -85,7 +85,7 @@ class Origins:
         """Tell the origin of mail. A client without an address is never internal."""
         if login:
             return Origin.AUTHENTICATED
-        if daemon_name in self._daemon_names:
+        if daemon_name and daemon_name in self._daemon_names:
             return Origin.ORIGINATING
         if client in self._internal:
             return Origin.INTERNAL

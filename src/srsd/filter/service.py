@@ -157,15 +157,18 @@ class MessageInFilter:
         self._tasks.append(task)
         return task
 
-    def header(self, field: HeaderField) -> None:
-        """Take the next header field."""
-        self._forgeries.see(field)
+    def headers(self, fields: list[HeaderField]) -> None:
+        """Take the next header fields."""
+        self._forgeries.see(fields)
         if self._fields is not None:
-            self._fields.append(field)
-            self._header_size += len(field.name) + len(field.value) + _FIELD_OVERHEAD
+            self._fields += fields
+            self._header_size += sum([len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields])
             if self._header_size > HEADER_MAXIMUM:
                 self._fields = None
-                self._dkim = self._signing = HEADER_TOO_LARGE
+                if self._transaction.origin.ours:
+                    self._signing = HEADER_TOO_LARGE
+                else:
+                    self._dkim = HEADER_TOO_LARGE
 
     def end_of_headers(self) -> None:
         """Take note that all header fields were given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from srsd.dkim.header_fields import field_name
 from srsd.dkim.keystore import key_name
 from srsd.dkim.publication import record_of
 from srsd.dkim.sign import DkimSigningParameters, plan_signing
@@ -124,8 +125,12 @@ def verify_own(
     body_hashes: Mapping[BodyHashKey, BodyHash],
     now: int,
 ) -> str:
-    """Verify a signature of ours as others will; gives what is wrong, "" if nothing is."""
-    signed = [HeaderField(DKIM_SIGNATURE, value), *fields]
+    """Verify a signature of ours as others will; gives what is wrong, "" if nothing is.
+
+    Signatures that the message had before are left out: they may want other hashes of the body.
+    """
+    signed = [HeaderField(DKIM_SIGNATURE, value)]
+    signed += [field for field in fields if field_name(field) != DKIM_SIGNATURE.lower()]
     plan = plan_verification(signed, now, DkimVerificationParameters())
     answer = Answer(Outcome.FOUND, (record_of(signer.key),))
     ours, *_ = plan.finish({key_name(signer.domain, signer.selector): answer}, body_hashes)

@@ -10,10 +10,13 @@ import struct
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.errors import ProtocolError
 from srsd.syntax.header import HeaderField
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Postfix cuts a header field at 60,000 octets and a body chunk at 65,535; libmilter's own bound is 65,536.
 PACKET_MAXIMUM = 131_072
@@ -155,8 +158,11 @@ class Path(NamedTuple):
     arguments: tuple[bytes, ...]
 
 
+_BEGINNINGS = frozenset(map(int, (Command.CONNECT, Command.MAIL)))  # whose macros begin something, if none
+
+
 class Decoder:
-    """Cuts a stream into packets, however it was split."""
+    """Cuts a stream into packets, however it was split. Lists of macros that say nothing are left out."""
 
     __slots__ = ("_needed", "_pending")
 
@@ -192,7 +198,9 @@ class Decoder:
             if following > end:
                 self._needed = _LENGTH + length
                 break
-            packets.append((data[begin], data[begin + 1 : following]))
+            # Postfix sends a list of macros with each header field; most of them are empty.
+            if length != 2 or data[begin] != Command.MACRO or data[begin + 1] in _BEGINNINGS:
+                packets.append((data[begin], data[begin + 1 : following]))
             offset = following
         if offset < end:
             self._pending += data[offset:] if offset else data
@@ -244,13 +252,17 @@ def parse_path(data: bytes) -> Path:
     return Path(text, tuple(arguments[:-1]))
 
 
-def parse_header(data: bytes) -> HeaderField:
-    """Parse the data of HEADER: `name NUL value NUL`. Raises ProtocolError."""
+def parse_headers(packets: Iterable[bytes], blank: bytes) -> list[HeaderField]:
+    """Parse the data of HEADER packets, each `name NUL value NUL`. Raises ProtocolError.
+
+    blank stands at the beginning of each value if the MTA has taken it away.
+    """
     try:
-        name, value, _ = data.split(b"\0", 2)
+        return [
+            HeaderField(name, blank + value) for name, value, _ in [data.split(b"\0", 2) for data in packets]
+        ]
     except ValueError:
         raise ProtocolError("a milter HEADER that is cut short") from None
-    return HeaderField(name, value)
 
 
 def parse_macros(data: bytes) -> tuple[int, dict[bytes, bytes]]:

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from srsd.errors import ProtocolError
-from srsd.syntax.header import HeaderField
 from srsd.wire.milter import (
     CONTINUE,
     LEGAL_REPLIES,
@@ -34,7 +33,7 @@ from srsd.wire.milter import (
     format_reply,
     needed_action,
     parse_connect,
-    parse_header,
+    parse_headers,
     parse_macros,
     parse_negotiation,
     parse_path,
@@ -44,7 +43,10 @@ from srsd.wire.milter import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from srsd.syntax.header import HeaderField
+
 NO_REPLIES = Step(sum(NO_REPLY.values()))
+HEADERS_AT_ONCE = 64  # fields that wait to be handed on; a field of Postfix has 60,000 octets at most
 RECIPIENTS_MAXIMUM = 50_000  # Postfix takes 1,000 of one client (smtpd_recipient_limit)
 _NOBODY = Connect(b"", None)
 
@@ -69,8 +71,8 @@ class Envelope(NamedTuple):
 class MessageFilter(Protocol):
     """What judges one message."""
 
-    def header(self, field: HeaderField) -> None:
-        """Take the next header field."""
+    def headers(self, fields: list[HeaderField]) -> None:
+        """Take the next header fields."""
         ...
 
     def end_of_headers(self) -> None:
@@ -172,6 +174,7 @@ class Session:
         self._message_macros: dict[bytes, bytes] = {}
         self._sender = Path(b"", ())
         self._recipients: list[Path] = []
+        self._header_packets: list[bytes] = []
         self._message: MessageFilter | None = None
         self._failed_message = False
         self._failed_connection = False  # what the client is was not understood
@@ -229,8 +232,6 @@ class Session:
         self._helo = parse_text(data)
 
     def _macro(self, data: bytes) -> None:
-        if len(data) == 1 and data[0] not in _BEGINNINGS:
-            return  # Postfix sends one before each header field, and there is nothing in it
         stage, macros = parse_macros(data)
         if stage == Command.CONNECT:  # it comes before CONNECT itself
             self._new_connection()
@@ -297,11 +298,16 @@ class Session:
     def _header(self, data: bytes) -> None:
         if self._state is not _State.CONTENT:
             self._begin_late("HEADER")
-        field = parse_header(data)
+        self._header_packets.append(data)
+        if len(self._header_packets) >= HEADERS_AT_ONCE:
+            self._hand_on_headers()
+
+    def _hand_on_headers(self) -> None:
+        """Hand header fields on, many at a time: there are more of them than of anything else."""
+        packets, self._header_packets = self._header_packets, []
+        fields = parse_headers(packets, b"" if self._leading_space else b" ")
         if self._message is not None:
-            if not self._leading_space:
-                field = HeaderField(field.name, b" " + field.value)
-            self._message.header(field)
+            self._message.headers(fields)
 
     def _begin_late(self, what: str) -> None:
         """Begin the content of an MTA that sends no DATA (before version 4)."""
@@ -313,6 +319,8 @@ class Session:
         if self._state is not _State.CONTENT:
             self._begin_late("EOH")
         self._state = _State.BODY
+        if self._header_packets:
+            self._hand_on_headers()
         if self._message is not None:
             self._message.end_of_headers()
 
@@ -383,6 +391,7 @@ class Session:
         self._failed_message = False
         self._message_macros = {}
         self._recipients = []
+        self._header_packets = []
         if self._state is not _State.NEW:
             self._state = _State.IDLE
 
@@ -407,7 +416,6 @@ class Session:
 
 FAILED = Decision((), TemporaryFailure())
 _BEFORE_NEGOTIATION = (Command.NEGOTIATE, Command.QUIT)
-_BEGINNINGS = (Command.CONNECT, Command.MAIL)
 _CONNECTION_STAGES = (Command.CONNECT, Command.HELO)
 # All others may be as many and as long as an MTA likes.
 _KEPT_MACROS = frozenset({b"i", b"j", b"daemon_name", b"auth_type", b"auth_authen"})

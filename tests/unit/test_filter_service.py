@@ -1,0 +1,713 @@
+"""A message from its envelope to the decision: what is asked, when, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import tracemalloc
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.dkim_forge import Forge, ed25519_key, rsa_key
+from harness.fake_resolver import FakeResolver
+from srsd.authres import parse_results
+from srsd.crypto import KeyType, generate_key
+from srsd.dkim.signing_rules import SigningTexts, parse_signing_rules
+from srsd.exclusion import ExclusionMap, parse_exclusion_map
+from srsd.filter import service as service_module
+from srsd.filter.authenticate import HEADER_TOO_LARGE, DkimCheckParameters, SpfCheckParameters
+from srsd.filter.origin import MilterParameters, Origin
+from srsd.filter.service import HEADER_MAXIMUM, MailFilter, Report, Rules, World
+from srsd.filter.signing import FROM_OUTSIDE, SigningParameters, SigningService
+from srsd.resolving import Answer, NotCachedError, Outcome
+from srsd.spf.outcome import SpfResult
+from srsd.syntax.header import HeaderField
+from srsd.wire.milter import ChangeHeader, Connect, Continue, InsertHeader, MacroStage, Path, Step
+from srsd.wire.milter_session import Decision, Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+NOW = 1_700_000_000
+KEY, ED = rsa_key(), ed25519_key()
+ZONES = {
+    ("example.com", "TXT"): ["v=spf1 ip4:192.0.2.1 -all"],
+    ("helo.example", "TXT"): ["v=spf1 a -all"],
+    ("helo.example", "A"): ["192.0.2.1"],
+    ("broken.example", "TXT"): Outcome.SERVER_FAILURE,
+    ("s1._domainkey.example.com", "TXT"): [KEY.record],
+    ("s2._domainkey.example.com", "TXT"): [ED.record],
+    ("s1._domainkey.broken.example", "TXT"): Outcome.TIMED_OUT,
+}
+FIELDS = [HeaderField(b"From", b" alice@example.com"), HeaderField(b"Subject", b" x")]
+BODY = b"Hello\r\n"
+TEMPLATE = b" v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.com; s=s1; h=from:subject; bh=%BH%; b=%B%"
+OURS = HeaderField(b"Authentication-Results", b" mx.example.net; spf=pass")
+OWN_KEY = generate_key(KeyType.ED25519)
+
+
+def signed(template: bytes = TEMPLATE, key=KEY, body: bytes = BODY) -> list[HeaderField]:
+    return [Forge(key).sign(FIELDS, body, template), *FIELDS]
+
+
+class Forgetful:
+    """A cache that has nothing, or nothing of some types."""
+
+    def __init__(self, behind: FakeResolver | None = None, *, has: Iterable[str] = ()) -> None:
+        self._behind = behind
+        self._has = set(has)
+        self.asked = 0
+
+    def __getattr__(self, method: str) -> Callable[[Any], Awaitable[Any]]:
+        async def ask(name: Any) -> Any:
+            self.asked += 1
+            if self._behind is None or (isinstance(name, bytes) and name.decode() not in self._has):
+                raise NotCachedError
+            return await getattr(self._behind, method)(name)
+
+        return ask
+
+
+class Slow(FakeResolver):
+    """Answers when it is told to."""
+
+    def __init__(self, zones) -> None:
+        super().__init__(zones)
+        self.gate = asyncio.Event()
+        self.waiting = self.cancelled = 0
+
+    async def txt(self, name: bytes) -> Answer[bytes]:
+        self.waiting += 1
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.waiting -= 1
+        return await super().txt(name)
+
+
+class Bench:
+    """A filter, and all that it asked for and reported."""
+
+    def __init__(
+        self,
+        *,
+        cache: Any = None,
+        resolver: Any = None,
+        signing: bool = False,
+        exclusions: bytes = b"",
+        milter: MilterParameters = MilterParameters(),  # noqa: B008
+        authserv_id: bytes = b"fallback.example",
+        **checks: bool,
+    ) -> None:
+        self.cache = cache if cache is not None else FakeResolver(ZONES)
+        self.resolver = resolver if resolver is not None else FakeResolver(ZONES)
+        self.resolvers_made = 0
+        self.reports: list[Report] = []
+        texts = SigningTexts({"/d/example.com/e1.pem": OWN_KEY.pem()})
+        excluded = parse_exclusion_map(exclusions) if exclusions else ExclusionMap()
+        rules = Rules(
+            milter,
+            SpfCheckParameters(
+                verify=checks.get("spf", True), received_spf=checks.get("received_spf", False)
+            ),
+            DkimCheckParameters(verify=checks.get("dkim", True)),
+            excluded,
+            SigningService(SigningParameters(), parse_signing_rules(texts, SigningParameters())[0], excluded)
+            if signing
+            else None,
+        )
+        world = World(self._make, self.cache, lambda: NOW, self.reports.append, authserv_id)
+        self.filter = MailFilter(rules, world)
+
+    def _make(self) -> Any:
+        self.resolvers_made += 1
+        return self.resolver
+
+    def begin(
+        self,
+        sender: bytes = b"<alice@example.com>",
+        *,
+        client: str | None = "192.0.2.1",
+        helo: bytes = b"helo.example",
+        fields: Iterable[HeaderField] = FIELDS,
+        body: bytes = BODY,
+        macros: dict[bytes, bytes] | None = None,
+    ):
+        """Begin a message, and give all of its content."""
+        address = None if client is None else ip_address(client)
+        told = {b"j": b"mx.example.net"} | (macros or {})
+        envelope = Envelope(Connect(b"mail.example.com", address), helo, Path(sender, ()), (), told)
+        message = self.filter.begin(envelope)
+        message.headers(list(fields))
+        message.end_of_headers()
+        for at in range(0, len(body), 3):
+            message.body(body[at : at + 3])
+        return message
+
+    def send(self, *args: Any, **how: Any) -> Report:
+        """Send a message that needs no waiting."""
+        decision = self.begin(*args, **how).end_of_message({b"i": b"Q1"})
+        assert isinstance(decision, Decision)
+        assert self.reports[-1].decision is decision
+        return self.reports[-1]
+
+    def wait(self, *args: Any, **how: Any) -> Report:
+        """Send a message whose answers are to come."""
+
+        async def main() -> Decision:
+            later = self.begin(*args, **how).end_of_message({b"i": b"Q1"})
+            assert not isinstance(later, Decision)
+            return await later
+
+        decision = asyncio.run(main())
+        assert self.reports[-1].decision is decision
+        return self.reports[-1]
+
+
+def field_of(report: Report) -> list[tuple[str, str]]:
+    """Read the one Authentication-Results that is added: method and result."""
+    (value,) = [
+        each.value
+        for each in report.decision.modifications
+        if isinstance(each, InsertHeader) and each.name == b"Authentication-Results"
+    ]
+    parsed = parse_results(value)
+    assert parsed is not None
+    assert parsed.authserv_id == b"mx.example.net"
+    return [(each.method, each.result) for each in parsed.results]
+
+
+BOTH = [("spf", "pass"), ("spf", "pass")]
+
+# With all answers in the cache: no task, no resolver, no event loop.
+
+
+def test_what_is_known_is_decided_at_once():
+    bench = Bench()
+    report = bench.send(fields=signed())
+    assert field_of(report) == [*BOTH, ("dkim", "pass")]
+    assert (report.queue_id, report.forgeries) == (b"Q1", 0)
+    assert report.transaction.origin is Origin.OUTSIDE
+    assert isinstance(report.decision.verdict, Continue)
+    assert bench.resolvers_made == 0
+    assert bench.resolver.asked == []
+    assert sorted(bench.cache.asked) == [
+        ("example.com", "TXT"),
+        ("helo.example", "A"),
+        ("helo.example", "TXT"),
+        ("s1._domainkey.example.com", "TXT"),
+    ]
+
+
+def test_dns_begins_with_the_envelope():
+    bench = Bench()
+    bench.filter.begin(
+        Envelope(Connect(b"x", ip_address("192.0.2.1")), b"x", Path(b"<a@example.com>", ()), (), {})
+    )
+    assert ("example.com", "TXT") in bench.cache.asked
+
+
+# With answers that must be asked for.
+
+
+@pytest.mark.parametrize(
+    "has",
+    [
+        (),
+        ("example.com",),
+        ("helo.example",),
+        ("example.com", "helo.example"),
+        ("s1._domainkey.example.com",),
+    ],
+)
+def test_what_is_not_known_is_asked_for(has):
+    bench = Bench(cache=Forgetful(FakeResolver(ZONES), has=has))
+    assert field_of(bench.wait(fields=signed())) == [*BOTH, ("dkim", "pass")]
+    assert bench.resolvers_made == 1  # one for the message, so that its budget is for all of it
+    asked = {name for name, _ in bench.resolver.asked}
+    assert ("s1._domainkey.example.com" in asked) is ("s1._domainkey.example.com" not in has)
+    # SPF is begun anew, for both identities, if one answer of it is missing.
+    assert ("example.com" in asked) is not ({"example.com", "helo.example"} <= set(has))
+
+
+def test_cache_and_resolver_give_the_same():
+    """Messages of many kinds, once from each."""
+    kinds = [
+        {},
+        {"sender": b"<>"},
+        {"sender": b"<a@broken.example>"},
+        {"sender": b"<a@nowhere.example>", "helo": b"broken.example"},
+        {"client": "198.51.100.1"},
+        {"client": "2001:db8::1"},
+        {"fields": signed()},
+        {"fields": signed(TEMPLATE.replace(b"example.com", b"broken.example"))},
+        {"fields": signed(TEMPLATE.replace(b"s=s1", b"s=s9"))},
+        {"fields": signed(), "body": b"other"},
+    ]
+    for kind in kinds:
+        known, asked = (
+            Bench(received_spf=True).send(**kind),
+            Bench(cache=Forgetful(), received_spf=True).wait(**kind),
+        )
+        assert known == asked
+
+
+def test_several_signatures_are_asked_for_side_by_side():
+    async def main() -> None:
+        slow = Slow(ZONES)
+        bench = Bench(cache=Forgetful(), resolver=slow, spf=False)
+        second = Forge(ED).sign(
+            FIELDS, BODY, TEMPLATE.replace(b"s=s1", b"s=s2").replace(b"rsa-", b"ed25519-")
+        )
+        broken = Forge(KEY).sign(FIELDS, BODY, TEMPLATE.replace(b"example.com", b"broken.example"))
+        first, *_ = signed()
+        later = bench.begin(fields=[first, second, broken, first, *FIELDS]).end_of_message({})
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert slow.waiting == 3  # the same key is asked for once
+        slow.gate.set()
+        await later
+        words = [each.result.value for each in bench.reports[0].results.dkim.signatures]
+        assert words == ["pass", "pass", "temperror", "pass"]
+
+    asyncio.run(main())
+
+
+def test_spf_and_keys_are_asked_for_side_by_side():
+    async def main() -> None:
+        slow = Slow(ZONES)
+        bench = Bench(cache=Forgetful(), resolver=slow)
+        later = bench.begin(fields=signed()).end_of_message({})
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert slow.waiting == 3  # MAIL FROM, HELO, and the key
+        slow.gate.set()
+        await later
+        assert field_of(bench.reports[0]) == [*BOTH, ("dkim", "pass")]
+
+    asyncio.run(main())
+
+
+def test_answers_that_come_before_the_end_are_decided_at_once():
+    async def main() -> Decision | Awaitable[Decision]:
+        bench = Bench(cache=Forgetful())
+        message = bench.begin(fields=signed())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return message.end_of_message({})
+
+    assert isinstance(asyncio.run(main()), Decision)
+
+
+# DNS that fails.
+
+
+@pytest.mark.parametrize("outcome", [each for each in Outcome if each.temporary])
+def test_dns_that_fails_is_a_temporary_error(outcome):
+    zones = {
+        ("example.com", "TXT"): outcome,
+        ("helo.example", "TXT"): outcome,
+        ("s1._domainkey.example.com", "TXT"): outcome,
+    }
+    for report in (
+        Bench(cache=FakeResolver(zones)).send(fields=signed()),
+        Bench(cache=Forgetful(), resolver=FakeResolver(zones)).wait(fields=signed()),
+    ):
+        assert field_of(report) == [("spf", "temperror"), ("spf", "temperror"), ("dkim", "temperror")]
+        assert isinstance(report.decision.verdict, Continue)
+
+
+def test_a_bug_while_dns_is_asked_reaches_whoever_waits():
+    class Bug(FakeResolver):
+        def _answer(self, name: bytes, kind: str) -> Answer[Any]:
+            raise ZeroDivisionError(name, kind)
+
+    bench = Bench(cache=Forgetful(), resolver=Bug(ZONES))
+    with pytest.raises(ZeroDivisionError):
+        bench.wait()
+    assert bench.reports == []
+    with pytest.raises(ZeroDivisionError):
+        Bench(cache=Bug(ZONES)).send()
+
+
+# Messages that do not end.
+
+
+def test_abort_ends_all_that_was_begun():
+    async def main() -> None:
+        slow = Slow(ZONES)
+        bench = Bench(cache=Forgetful(), resolver=slow)
+        others = asyncio.all_tasks()
+        message = bench.begin(fields=signed())
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert slow.waiting == 3
+        message.abort()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert (slow.waiting, slow.cancelled) == (0, 3)
+        assert asyncio.all_tasks() == others
+        assert bench.reports == []
+
+    asyncio.run(main())
+
+
+def test_abort_without_anything_under_way():
+    Bench().begin().abort()
+    Bench(cache=Forgetful(), spf=False).begin().abort()
+
+
+def test_abort_before_a_task_has_begun():
+    async def main() -> None:
+        bench = Bench(cache=Forgetful())
+        others = asyncio.all_tasks()
+        bench.begin(fields=signed()).abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == others
+
+    asyncio.run(main())
+
+
+def test_nothing_is_kept_of_messages_that_were_given_up_or_decided():
+    async def main() -> int:
+        bench = Bench(cache=Forgetful(), resolver=Slow(ZONES))
+        bench.resolver.asked = NoList()
+        before = 0
+        for number in range(300):
+            if number == 100:
+                gc.collect()
+                before = tracemalloc.get_traced_memory()[0]
+            message = bench.begin(fields=[*signed_once, HeaderField(b"X", b" " * 20_000)])
+            await asyncio.sleep(0)
+            if number % 2:
+                message.abort()
+            else:
+                bench.resolver.gate.set()
+                await message.end_of_message({})
+                bench.resolver.gate.clear()
+                bench.reports.clear()
+            await asyncio.sleep(0)
+        del message
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+
+    signed_once = signed()
+    tracemalloc.start()
+    try:
+        assert asyncio.run(main()) < 500_000  # octets; one header that is kept 200 times takes 4 MB
+    finally:
+        tracemalloc.stop()
+
+
+class NoList(list):
+    """Keeps nothing."""
+
+    def append(self, item: object) -> None:
+        pass
+
+
+# The header.
+
+
+def large(octets: int) -> list[HeaderField]:
+    """Make a header that takes so much, as it is counted: each field 128 more than it has."""
+    rest = octets - sum(len(name) + len(value) + 128 for name, value in FIELDS)
+    fields = list(FIELDS)
+    while rest:
+        size = min(rest, 60_000 + 129)
+        if 0 < rest - size < 129:
+            size -= 129
+        fields.append(HeaderField(b"X", b" " * (size - 129)))
+        rest -= size
+    return fields
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_header_that_is_too_large_is_not_verified(more):
+    first, *_ = signed()
+    filler = large(HEADER_MAXIMUM + more - len(first.name) - len(first.value) - 128)
+    report = Bench().send(fields=[first, *filler])
+    assert field_of(report) == [*BOTH, ("dkim", "policy" if more else "pass")]
+    assert report.results.dkim.why_unchecked == (HEADER_TOO_LARGE if more else "")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_header_that_is_too_large_is_not_signed(more):
+    report = Bench(signing=True).send(client="127.0.0.1", fields=large(HEADER_MAXIMUM + more))
+    assert len(report.signatures.values) == 1 - more
+    assert (report.signatures.why == HEADER_TOO_LARGE) is bool(more)
+
+
+def test_of_mail_of_others_it_is_not_said_that_it_was_not_signed():
+    report = Bench(signing=True).send(fields=large(HEADER_MAXIMUM + 1))
+    assert report.signatures.why == Bench(signing=True).send().signatures.why == ""
+
+
+def test_forgeries_are_found_in_a_header_that_is_too_large():
+    fields = [OURS, *large(2 * HEADER_MAXIMUM), OURS]
+    for client in ("192.0.2.1", "127.0.0.1"):
+        report = Bench(signing=True).send(client=client, fields=fields)
+        assert report.forgeries == 2
+        assert report.decision.modifications[:2] == (
+            ChangeHeader(2, b"Authentication-Results"),
+            ChangeHeader(1, b"Authentication-Results"),
+        )
+
+
+def test_many_small_fields_count_for_what_they_take():
+    assert len([HeaderField(b"X", b"")] * 10_000) * (128 + 1) > HEADER_MAXIMUM
+    report = Bench().send(fields=[HeaderField(b"X", b"")] * 10_000)
+    assert field_of(report) == [*BOTH, ("dkim", "policy")]
+
+
+# The body.
+
+
+@pytest.fixture
+def hashes_made(monkeypatch):
+    """Count what is hashed."""
+    made = []
+
+    class Counting(service_module.BodyHashes):
+        def __init__(self, wanted) -> None:
+            made.append(list(wanted))
+            super().__init__(made[-1])
+
+    monkeypatch.setattr(service_module, "BodyHashes", Counting)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("bench", "how", "number"),
+    [
+        ({}, {"fields": FIELDS}, None),
+        ({}, {"fields": signed()}, 1),
+        ({}, {"fields": [signed()[0], *signed()]}, 1),
+        ({}, {"fields": [*signed(TEMPLATE.replace(b"relaxed;", b"simple;")), *signed()]}, None),
+        ({"dkim": False}, {"fields": signed()}, None),
+        ({}, {"fields": [HeaderField(b"DKIM-Signature", b" nonsense"), *FIELDS]}, None),
+        ({}, {"fields": signed(), "client": "127.0.0.1"}, None),  # ours, and nobody signs
+        ({"signing": True}, {"client": "127.0.0.1"}, 1),
+        ({"signing": True}, {"client": "127.0.0.1", "fields": [*FIELDS, FIELDS[0]]}, None),
+        ({"signing": True}, {"client": "127.0.0.1", "fields": [OURS, *FIELDS]}, None),
+        ({"signing": True, "dkim": False}, {"fields": signed()}, None),
+    ],
+)
+def test_the_body_is_hashed_only_where_that_is_wanted(hashes_made, bench, how, number):
+    if number is None and b"simple;" in how.get("fields", FIELDS)[0].value:
+        number = 2
+    Bench(**bench).send(**how)
+    assert [len(each) for each in hashes_made] == ([] if number is None else [number])
+
+
+@pytest.mark.parametrize(
+    ("dkim", "signing", "wanted"),
+    [(False, False, False), (True, False, True), (False, True, True), (True, True, True)],
+)
+def test_the_body_is_asked_for_only_where_dkim_may_need_it(dkim, signing, wanted):
+    unwanted = Bench(dkim=dkim, signing=signing).filter.unwanted
+    assert unwanted == (Step.NO_UNKNOWN if wanted else Step.NO_UNKNOWN | Step.NO_BODY)
+
+
+def test_a_message_without_header_or_body():
+    for fields, body in (([], b""), ([], BODY), (FIELDS, b"")):
+        assert field_of(Bench().send(fields=fields, body=body)) == [*BOTH, ("dkim", "none")]
+
+
+def test_empty_bodies_verify():
+    for canonicalization in (b"relaxed/relaxed", b"simple/simple"):
+        fields = signed(TEMPLATE.replace(b"relaxed/relaxed", canonicalization), body=b"")
+        assert field_of(Bench().send(fields=fields, body=b""))[-1] == ("dkim", "pass")
+
+
+# Whose mail it is.
+
+
+@pytest.mark.parametrize(
+    ("how", "results", "why_no_spf"),
+    [
+        ({}, [*BOTH, ("dkim", "none")], ""),
+        ({"client": None}, [("dkim", "none")], "the client has no IP address"),
+        ({"client": "203.0.113.1"}, [("dkim", "none")], "trusted relay"),
+        ({"client": "203.0.113.2"}, [("dkim", "none")], "excluded"),
+        ({"sender": b"<a@excluded.example>"}, [("dkim", "none")], "excluded"),
+        ({"sender": b"<A@b.excluded.example>"}, [("spf", "none"), ("spf", "pass"), ("dkim", "none")], ""),
+        ({"sender": b"<Bob@example.com>"}, [("dkim", "none")], "excluded"),
+        ({"sender": b"<>"}, [("spf", "pass"), ("dkim", "none")], ""),
+        ({"sender": b""}, [("spf", "pass"), ("dkim", "none")], ""),
+        ({"sender": b"<alice>"}, [("spf", "none"), ("spf", "pass"), ("dkim", "none")], ""),
+        ({"sender": b"<(any@legit>"}, [("spf", "permerror"), ("spf", "pass"), ("dkim", "none")], ""),
+        ({"helo": b"[192.0.2.1]"}, [("spf", "pass"), ("dkim", "none")], ""),
+        ({"helo": b"broken.example"}, [("spf", "pass"), ("spf", "temperror"), ("dkim", "none")], ""),
+    ],
+)
+def test_which_checks_apply(how, results, why_no_spf):
+    bench = Bench(
+        milter=MilterParameters(trusted_relays=("203.0.113.1",)),
+        exclusions=b"203.0.113.2 spf\nexcluded.example spf\nbob@example.com spf\nexample.net dkim\n",
+    )
+    report = bench.send(**how)
+    assert field_of(report) == results
+    assert report.results.spf.why_unchecked == why_no_spf
+
+
+@pytest.mark.parametrize(
+    ("exclusions", "author", "checked"),
+    [
+        (b"example.com dkim", b" alice@example.com", False),
+        (b"example.com all", b" alice@example.com", False),
+        (b"alice@example.com dkim", b" Alice <Alice@EXAMPLE.com>", False),
+        (b"192.0.2.0/24 dkim", b" alice@example.com", False),
+        (b"192.0.2.0/24 dkim", b" no author", False),
+        (b"alice@example.com dkim", b" bob@example.com", True),
+        (b"example.com srs, spf, sign, dmarc, arc", b" alice@example.com", True),
+        (b"example.com dkim", b" alice@example.net", True),  # the envelope's sender does not count
+        (b"example.com dkim", b" alice@example.com, bob@example.net", True),  # nobody knows whose it is
+        (b"198.51.100.0/24 dkim", b" alice@example.com", True),
+    ],
+)
+def test_the_exclusion_map_switches_dkim_off_for_authors_and_clients(exclusions, author, checked):
+    bench = Bench(exclusions=exclusions, spf=False)
+    fields = [HeaderField(b"From", author), OURS, HeaderField(b"DKIM-Signature", b" nonsense")]
+    report = bench.send(fields=fields)
+    assert field_of(report) == ([("dkim", "permerror")] if checked else [])
+    assert report.results.dkim.why_unchecked == ("" if checked else "excluded")
+    assert report.forgeries == 1
+    assert bench.cache.asked == []
+
+
+def test_checks_that_are_switched_off():
+    report = Bench(spf=False, dkim=False).send(fields=signed())
+    assert field_of(report) == []
+    assert report.results.spf.why_unchecked == report.results.dkim.why_unchecked == "switched off"
+
+
+@pytest.mark.parametrize("macros", [{}, {b"auth_authen": b"alice"}, {b"daemon_name": b"ORIGINATING"}])
+def test_mail_of_ours_is_signed_and_not_checked(macros):
+    bench = Bench(signing=True)
+    client = "192.0.2.1" if macros else "127.0.0.1"
+    report = bench.send(client=client, macros=macros, fields=[HeaderField(b"DKIM-Signature", b" x"), *FIELDS])
+    (change,) = report.decision.modifications
+    assert isinstance(change, InsertHeader)
+    assert (change.position, change.name) == (0, b"DKIM-Signature")
+    assert re.search(rb"\bd=example\.com;\s+s=e1;", change.value)
+    assert bench.cache.asked == []
+    origin = report.transaction.origin.value
+    assert report.results.spf.why_unchecked == report.results.dkim.why_unchecked == origin
+
+
+def test_mail_of_others_is_never_signed():
+    bench = Bench(signing=True, milter=MilterParameters(trusted_relays=("203.0.113.1",)))
+    for client in ("192.0.2.1", "203.0.113.1", None):
+        assert bench.send(client=client).signatures.values == ()
+
+
+def test_mail_of_ours_that_came_from_outside_before_is_not_signed():
+    report = Bench(signing=True).send(client="127.0.0.1", fields=[*FIELDS, OURS])
+    assert report.signatures.why == FROM_OUTSIDE
+    assert report.decision.modifications == (ChangeHeader(1, b"Authentication-Results"),)
+
+
+def test_nobody_signs_where_signing_is_switched_off():
+    report = Bench().send(client="127.0.0.1")
+    assert report.decision.modifications == ()
+    assert (report.signatures.values, report.signatures.why) == ((), "switched off")
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("configured", "told", "fallback", "name"),
+    [
+        ("ours.example", b"mx.example.net", b"fallback.example", b"ours.example"),
+        ("", b"mx.example.net", b"fallback.example", b"mx.example.net"),
+        ("", b"", b"fallback.example", b"fallback.example"),
+        ("", b"a b", b"fallback.example", b"fallback.example"),
+        ("", b"", b"not a name", b"localhost"),
+        ("", b"", b"", b"localhost"),
+    ],
+)
+def test_the_authserv_id(configured, told, fallback, name):
+    bench = Bench(
+        milter=MilterParameters(authserv_id=configured), authserv_id=fallback, spf=False, dkim=False
+    )
+    (change,) = bench.send(macros={b"j": told}).decision.modifications
+    assert change.value == b" " + name + b"; none"
+
+
+def test_every_macro_that_is_read_is_asked_for():
+    asked = {stage: names.split() for stage, names in MailFilter.macros.items()}
+    assert {b"j", b"{daemon_name}"} <= set(asked[MacroStage.CONNECT])
+    assert {b"{auth_type}", b"{auth_authen}"} <= set(asked[MacroStage.MAIL])
+    assert b"i" in asked[MacroStage.END_OF_MESSAGE]
+    assert all(asked.values())  # Postfix takes an empty list for none given
+
+
+# Several messages.
+
+
+def test_messages_do_not_mix():
+    """Twenty at once, whose content and whose answers come in turns."""
+
+    async def main() -> list[Report]:
+        slow = Slow(ZONES)
+        bench = Bench(cache=Forgetful(), resolver=slow, signing=True)
+        kinds = [
+            {"fields": signed()},
+            {"sender": b"<x@broken.example>", "helo": b"x"},
+            {"client": "198.51.100.1", "fields": [OURS, *signed()], "body": b"other"},
+            {"client": "127.0.0.1"},
+        ]
+        messages = [bench.begin(**kinds[number % 4]) for number in range(20)]
+        later = [
+            message.end_of_message({b"i": b"Q%d" % number})
+            for number, message in reversed([*enumerate(messages)])
+        ]
+        slow.gate.set()
+        await asyncio.gather(*(each for each in later if not isinstance(each, Decision)))
+        return bench.reports
+
+    reports = asyncio.run(main())
+    assert {report.queue_id for report in reports} == {b"Q%d" % number for number in range(20)}
+    for report in reports:
+        kind = int(report.queue_id[1:]) % 4
+        if kind == 3:
+            assert [each.name for each in report.decision.modifications] == [b"DKIM-Signature"]
+            continue
+        assert (
+            field_of(report)
+            == [
+                [*BOTH, ("dkim", "pass")],
+                [("spf", "temperror"), ("dkim", "none")],
+                [("spf", "fail"), ("spf", "fail"), ("dkim", "fail")],
+            ][kind]
+        )
+        assert report.forgeries == (1 if kind == 2 else 0)
+
+
+def test_messages_of_one_filter_one_after_the_other():
+    bench = Bench(signing=True)
+    good = bench.send(fields=signed())
+    for how in (
+        {"fields": [OURS]},
+        {"client": "127.0.0.1"},
+        {"sender": b"<>"},
+        {"fields": large(HEADER_MAXIMUM + 1)},
+    ):
+        bench.send(**how)
+    assert bench.send(fields=signed()) == good
+
+
+def test_each_message_has_a_resolver_of_its_own():
+    bench = Bench(cache=Forgetful())
+    for number in range(1, 4):
+        assert bench.wait().results.spf.mail_from.result is SpfResult.PASS
+        assert bench.resolvers_made == number
