@@ -50,6 +50,8 @@ FOREIGN = {
     "rich": ("srsd.cli",),
     "tomlkit": ("srsd.cli",),
     "prometheus_client": ("srsd.daemon.metrics",),
+    "dkim": ("srsd.cli.second_opinion",),
+    "spf": ("srsd.cli.second_opinion",),
 }
 
 # Clock, randomness, files, network and log are arguments of what is pure.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srsd.cli.common import argument_octets
-from srsd.cli.dns_answers import live_answers
 from srsd.cli.mail import make_envelope, reverse_path
 from srsd.daemon.log import printable
 from srsd.filter.authenticate import SpfResults, check_spf
@@ -16,6 +14,7 @@ from srsd.spf.check_host import check_helo
 from srsd.spf.outcome import SpfOutcome, shown
 
 if TYPE_CHECKING:
+    from srsd.cli.dns_answers import KeptAnswers
     from srsd.cli.hops import Hop
     from srsd.cli.return_path import ReturnPath
     from srsd.config import Config
@@ -64,23 +63,30 @@ def find_sender(given: Given, hop: Hop | None, return_path: ReturnPath | None) -
     return Sender(client, client_from, helo, helo_from, path, path_from)
 
 
-def field_of(hop: Hop) -> str:
-    """Name the field of a hop."""
-    return f"hop {hop.number}"
-
-
-def check_now(sender: Sender | str, hop: Hop | None, config: Config, ours: bytes) -> dict[str, Any]:
-    """Ask SPF, and describe what it says for JSON."""
+def unless_authenticated(sender: Sender | str, hop: Hop | None) -> Sender | str:
+    """Ask nothing about a client that had logged in, unless the command line names it."""
     if (
         isinstance(sender, Sender)
         and hop is not None
         and hop.origin is Origin.AUTHENTICATED
         and sender.client_from != "--client-ip"
     ):
-        sender = "the client had authenticated, so SPF is not asked; --client-ip asks all the same"
+        return "the client had authenticated, so SPF is not asked; --client-ip asks all the same"
+    return sender
+
+
+def field_of(hop: Hop) -> str:
+    """Name the field of a hop."""
+    return f"hop {hop.number}"
+
+
+async def check_now(
+    sender: Sender | str, config: Config, ours: bytes, answers: KeptAnswers
+) -> dict[str, Any]:
+    """Ask SPF, and describe what it says for JSON."""
     if isinstance(sender, str):
         return {"checked": False, "why_unchecked": sender, "results": []}
-    results = asyncio.run(_ask(sender, config, ours))
+    results = await _ask(sender, config, ours, answers)
     return {
         "checked": True,
         "client": str(sender.client),
@@ -97,15 +103,14 @@ def check_now(sender: Sender | str, hop: Hop | None, config: Config, ours: bytes
     }
 
 
-async def _ask(sender: Sender, config: Config, ours: bytes) -> SpfResults:
+async def _ask(sender: Sender, config: Config, ours: bytes, answers: KeptAnswers) -> SpfResults:
     """Check SPF as the milter does; of HELO alone where MAIL FROM is not known."""
-    async with live_answers(config.dns) as answers:
-        if sender.path is None:
-            helo = await check_helo(answers, sender.client, sender.helo, receiver=ours, now=answers.now)
-            return SpfResults(helo=helo)
-        envelope = make_envelope(sender.client, b"unknown", sender.helo, sender.path, {})
-        transaction = make_transaction(envelope, Origins(config.milter), ours, ours)
-        return await check_spf(transaction, answers, answers.now)
+    if sender.path is None:
+        helo = await check_helo(answers, sender.client, sender.helo, receiver=ours, now=answers.now)
+        return SpfResults(helo=helo)
+    envelope = make_envelope(sender.client, b"unknown", sender.helo, sender.path, {})
+    transaction = make_transaction(envelope, Origins(config.milter), ours, ours)
+    return await check_spf(transaction, answers, answers.now)
 
 
 def describe_outcome(identity: str, outcome: SpfOutcome) -> dict[str, Any]:

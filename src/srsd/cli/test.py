@@ -1,13 +1,16 @@
-"""srsctl test: what a message says of its way and its sender, and what SPF says of it now."""
+"""srsctl test: what a message says of its way and its sender, and what SPF and DKIM say of it now."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from srsd.cli.common import NO, as_json, load_config, print_json
+from srsd.cli.cross_check import cross_check, require_packages
+from srsd.cli.dns_file import ZoneAnswers, answers_of, read_dns_file
 from srsd.cli.hops import find_way
 from srsd.cli.mail import (
     Mail,
@@ -17,10 +20,12 @@ from srsd.cli.mail import (
     mail_from_option,
     one_line,
     read_mail,
+    shown_path,
 )
 from srsd.cli.results_fields import describe_field
 from srsd.cli.return_path import find_return_path
-from srsd.cli.spf_now import Given, check_now, field_of, find_sender
+from srsd.cli.signatures import check_signatures
+from srsd.cli.spf_now import Given, check_now, field_of, find_sender, unless_authenticated
 from srsd.cli.test_view import show_report
 from srsd.daemon.log import printable
 from srsd.filter.origin import Origin, Origins
@@ -32,8 +37,11 @@ from srsd.syntax.network import NetworkSet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from srsd.cli.dns_answers import KeptAnswers
     from srsd.cli.hops import Way
     from srsd.cli.return_path import ReturnPath
+    from srsd.cli.spf_now import Sender
+    from srsd.config import Config
     from srsd.resolving import IpAddress
 
 _PRIVATE = NetworkSet(
@@ -54,6 +62,8 @@ _NO = {
 @helo_option
 @mail_from_option
 @click.option("--authserv-id", metavar="NAME", help="Our name, for milter.authserv_id or myhostname.")
+@click.option("--dns-file", metavar="FILE", help="Take the answers of DNS from FILE, and ask nobody.")
+@click.option("--cross-check", "check_across", is_flag=True, help="Ask dkimpy and pyspf too.")
 @as_json
 @click.pass_obj
 def test_command(  # noqa: PLR0913, PLR0917 - the options
@@ -63,9 +73,11 @@ def test_command(  # noqa: PLR0913, PLR0917 - the options
     helo: str | None,
     mail_from: str | None,
     authserv_id: str | None,
+    dns_file: str | None,
+    check_across: bool,
     as_json: bool,
 ) -> None:
-    """Examine a message: its hops, the results in its header, its SRS sender, and SPF now.
+    """Examine a message: its hops, the results in its header, its SRS sender, SPF and DKIM now.
 
     FILE is a message as it was delivered, "-" standard input. It may be left out when --client-ip,
     --helo and --mail-from say what SPF is to be asked; otherwise the message does.
@@ -74,16 +86,29 @@ def test_command(  # noqa: PLR0913, PLR0917 - the options
     milter.internal_networks or milter.trusted_relays. SPF is asked about the client from outside that
     the lowest of these names, and about Return-Path, reversed if srsd has rewritten it.
 
-    Exits 1 when SPF of MAIL FROM is fail, softfail or permerror, when SPF of HELO is fail, when
-    Authentication-Results are forged in our name, or when there is no message to examine.
+    Every DKIM signature is verified. Of one that fails, the usual changes on the way are undone one by
+    one, and some together, until it verifies: what was changed is proved then.
+
+    --dns-file takes lines NAME TXT "..." as srsctl dkim record prints them, which stand for all of DNS, or
+    what srsctl explain --record wrote.
+
+    --cross-check shows what dkimpy and pyspf make of the same message and the same answers of DNS.
+
+    Exits 1 when SPF of MAIL FROM is fail, softfail or permerror, when SPF of HELO is fail, when there are
+    DKIM signatures and none passes, when Authentication-Results are forged in our name, when --cross-check
+    finds a disagreement, or when there is no message to examine.
     """
+    if check_across:
+        require_packages()
     config = load_config(config_path)
     given = Given(client_ip, helo, mail_from)
     name, name_from = (authserv_id, "--authserv-id") if authserv_id else authserv_id_of(config)
+    kept = None if dns_file is None else read_dns_file(dns_file)
     mail = _read(file, given)
     ours = fold_domain(name.encode(errors="surrogateescape")) or b""
     way = find_way(mail, Origins(config.milter))
     return_path = find_return_path(mail, way, config, config_path)
+    sender = unless_authenticated(find_sender(given, way.entrance, return_path), way.entrance)
     report: dict[str, Any] = {
         "file": mail.name,
         "authserv_id": printable(ours),
@@ -92,9 +117,12 @@ def test_command(  # noqa: PLR0913, PLR0917 - the options
         "return_path": return_path.as_dict() if return_path else None,
         "received_spf": _received_spf(mail, way),
         "authentication_results": _authentication_results(mail, way, ours),
-        "spf": check_now(find_sender(given, way.entrance, return_path), way.entrance, config, ours),
         "warnings": mail.notes,
     }
+    asyncio.run(_check(report, ours, mail, sender, config, kept, check_across=check_across))
+    report["dns"] = {"file": None if dns_file is None else shown_path(dns_file)}
+    if kept is not None:
+        report["warnings"] += _warnings_of_dns_file(kept, report["dns"]["file"])
     if mail.fields:
         report["warnings"] += _warnings_of_way(way, ours)
     report["warnings"] += _warnings_of_results(report, way, return_path)
@@ -104,6 +132,32 @@ def test_command(  # noqa: PLR0913, PLR0917 - the options
     else:
         show_report(report)
     sys.exit(0 if good else NO)
+
+
+async def _check(  # noqa: PLR0913, PLR0917 - what a message is checked by
+    report: dict[str, Any],
+    ours: bytes,
+    mail: Mail,
+    sender: Sender | str,
+    config: Config,
+    kept: KeptAnswers | None,
+    *,
+    check_across: bool,
+) -> None:
+    """Add what DNS is asked for: by kept answers, or now."""
+    async with answers_of(kept, config.dns) as answers:
+        report["spf"] = await check_now(sender, config, ours, answers)
+        report["dkim"] = await check_signatures(mail, config, answers)
+        report["cross_check"] = await cross_check(mail, report, sender, answers) if check_across else None
+
+
+def _warnings_of_dns_file(kept: KeptAnswers, name: str) -> Iterator[str]:
+    """Say what the file does not have: SPF and DKIM were judged without it."""
+    missing = [printable(each.encode("latin-1")) for each in kept.missing]
+    if isinstance(kept, ZoneAnswers):
+        missing += [f"TXT {printable(each.encode('latin-1'))}" for each in dict.fromkeys(kept.without)]
+    for each in missing:
+        yield f"{name} has no answer for {each}"
 
 
 def _read(file: str, given: Given) -> Mail:
@@ -181,6 +235,10 @@ def _warnings_of_results(report: dict[str, Any], way: Way, return_path: ReturnPa
 
 def _answers_no(report: dict[str, Any]) -> bool:
     """Tell whether the exit status is 1."""
-    return any(field["forged"] for field in report["authentication_results"]) or any(
-        each["result"] in _NO[each["identity"]] for each in report["spf"]["results"]
+    across = report["cross_check"]
+    return (
+        any(field["forged"] for field in report["authentication_results"])
+        or any(each["result"] in _NO[each["identity"]] for each in report["spf"]["results"])
+        or (bool(report["dkim"]["signatures"]) and not report["dkim"]["passed"])
+        or (across is not None and bool(across["disagreements"] or across["failure"]))
     )

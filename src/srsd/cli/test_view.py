@@ -35,6 +35,11 @@ def show_report(report: dict[str, Any]) -> None:
         _title("Authentication-Results")
         console.print(_grid([_results_row(each) for each in report["authentication_results"]]))
     _show_spf(report["spf"], console)
+    _show_dkim(report["dkim"], console)
+    if report["cross_check"]:
+        _show_cross_check(report["cross_check"], console)
+    if report["dns"]["file"]:
+        click.echo(f"\nDNS was not asked: all answers are from {_cut(report['dns']['file'])}")
     if report["warnings"]:
         click.echo()
         for warning in report["warnings"]:
@@ -125,4 +130,52 @@ def _show_spf(spf: dict[str, Any], console: Console) -> None:
     rows = [
         (each["identity"], each["result"], each["checked_domain"], each["reason"]) for each in spf["results"]
     ]
+    console.print(_grid(rows))
+
+
+def _show_dkim(dkim: dict[str, Any], console: Console) -> None:
+    if not dkim["signatures"]:
+        _title("DKIM: no signature")
+        return
+    _title(f"DKIM now: {dkim['passed']} of {len(dkim['signatures'])} signatures pass")
+    for each in dkim["signatures"]:
+        console.print(Text(f"  {each['number']}. {_signature(each)}", overflow="fold"))
+        rows = [("", _cut(line)) for line in each["why"]]
+        cause = each["likely_cause"]
+        if cause:
+            rows.append(("proved" if cause["proved"] else "likely", cause["text"]))
+        if rows:
+            console.print(_grid(rows))
+    if dkim["not_examined"]:
+        click.echo(f"  {dkim['not_examined']} more signatures are not looked at")
+
+
+def _signature(signature: dict[str, Any]) -> str:
+    words = [f"{signature['result']}: {signature['reason']}:"]
+    words += [
+        f"{tag}={_cut(signature[name])}"
+        for tag, name in (("d", "domain"), ("s", "selector"), ("a", "algorithm"), ("c", "canonicalization"))
+        if signature[name]
+    ]
+    if signature["key_bits"] and signature["algorithm"].startswith("rsa"):
+        words.append(f"({signature['key_bits']} bits)")
+    if signature["testing"]:
+        words.append("(t=y: for tests only)")
+    return " ".join(words)
+
+
+def _show_cross_check(across: dict[str, Any], console: Console) -> None:
+    if across["failure"]:
+        _title(f"Cross-check failed: {across['failure']}")
+        return
+    _title(f"Cross-check: {across['disagreements'] or 'no'} disagreements in {len(across['comparisons'])}")
+    rows = []
+    for each in across["comparisons"]:
+        word = "agree" if each["agree"] else "DISAGREE"
+        ours, theirs = f"ours {each['ours']}", f"{each['who']} {each['theirs'] or 'not asked'}"
+        if not each["agree"]:
+            ours += f" ({each['our_reason']})"
+        if each["their_reason"] and (not each["agree"] or each["theirs"] is None):
+            theirs += f" ({_cut(each['their_reason'])})"
+        rows.append((word, _cut(each["of"]), ours, theirs))
     console.print(_grid(rows))
