@@ -43,7 +43,11 @@ FROM_ALICE = b"From: Alice <alice@here.example>"
 OUR_SELECTORS = ["s1-rsa", "s1-ed25519"]
 RELAY = "127.0.0.5"
 EXCLUDED_CLIENT = "127.0.0.6"
-REWRITING = """
+# One message at a time goes to the second host: OpenDKIM 2.11 with libunbound dies of two at once.
+FIRST_MAIN_CF = """
+relay_transport = smtp
+smtp_destination_concurrency_limit = 1
+local_header_rewrite_clients = permit_inet_interfaces, permit_sasl_authenticated
 canonical_maps = inline:{ { al1ce@here.example = First.Last@here.example } }
 masquerade_domains = here.example
 masquerade_exceptions = root
@@ -112,9 +116,10 @@ def told(*hosts: MilterHost) -> Iterator[MilterHost]:
 class Route:
     """The first host, the second, and what the verifiers say of what arrived behind it."""
 
-    def __init__(self, first: MilterHost, second: MilterHost) -> None:
+    def __init__(self, first: MilterHost, second: MilterHost, opendkim: OpenDkim | None) -> None:
         self.first = first
         self.second = second
+        self.opendkim = opendkim
         self._delivered: dict[str, Delivered] = {}
 
     def submit(
@@ -157,7 +162,7 @@ def running_route() -> Iterator[Route]:
             submission_host(
                 {},
                 "alice",
-                main_cf=REWRITING % second.postfix.port,
+                main_cf=FIRST_MAIN_CF % second.postfix.port,
                 master_cf=OLD_HOP,
                 exclude=f"@excluded.here.example sign\n{EXCLUDED_CLIENT} sign\n@unspoken.here.example spf\n",
                 milter={
@@ -176,8 +181,10 @@ def running_route() -> Iterator[Route]:
         keys.genkey("xn--exmple-cua.example", "--type", "ed25519", "--selector", "idn")
         stack.enter_context(first)
         second.tables["dns"] = {"nameservers": [str(first.dns)]}
+        opendkim = None
         if dkim_judges.why_no_opendkim() is None:
-            milters = f"{stack.enter_context(OpenDkim(first.dns.port)).endpoint}, $srsd_milter"
+            opendkim = stack.enter_context(OpenDkim(first.dns.port))
+            milters = f"{opendkim.endpoint}, $srsd_milter"
             second.postfix.main_cf = re.sub(
                 r"^smtpd_milters = .*",
                 f"smtpd_milters = {milters}",
@@ -185,11 +192,13 @@ def running_route() -> Iterator[Route]:
                 flags=re.MULTILINE,
             )
         stack.enter_context(second)
-        yield Route(first, second)
+        yield Route(first, second, opendkim)
 
 
 @pytest.fixture
 def route(running_route: Route) -> Iterator[Route]:
+    if running_route.opendkim is not None:
+        running_route.opendkim.check()
     with told(running_route.first, running_route.second):
         yield running_route
 
@@ -207,9 +216,9 @@ def by_smtp(
     return bring
 
 
-def by_submission(service: str) -> Callable[[Route], Delivered]:
+def by_submission(service: str, **options: Any) -> Callable[[Route], Delivered]:
     def bring(route: Route) -> Delivered:
-        subject, content = message()
+        subject, content = message(**options)
         with logged_in(route.first, service, "alice") as client:
             client.sendmail(ALICE, [BOB, "stranger@elsewhere.example"], content)
         return route.second.arrived(subject)
@@ -277,16 +286,22 @@ CASES: dict[str, Callable[[Route], Delivered]] = {
     "subdomain without keys": by_smtp(author=b"From: <root@deep.down.here.example>"),
     "submission": by_submission("submission"),
     "submissions": by_submission("submissions"),
+    "submission, rewritten by canonical_maps": by_submission(
+        "submission", author=b"From: A. <al1ce@here.example>", without=(b"Date", b"Message-ID")
+    ),
+    "submission, rewritten by masquerade_domains": by_submission(
+        "submissions", author=b"From: A. <alice@pc7.here.example>"
+    ),
     "sendmail -t": by_sendmail("-t", "-f", ALICE),
     "sendmail, without From and Date": by_sendmail(
-        "-f", ALICE, BOB, author=None, without=(b"Date", b"Message-ID", b"To")
+        "-F", "Alice", "-f", ALICE, BOB, author=None, without=(b"Date", b"Message-ID", b"To")
     ),
     "foreign results and signatures above": by_smtp(
         b"Authentication-Results: elsewhere.example; dkim=pass header.d=x.example",
         b"Received: from a by b; Mon, 02 Feb 2026 10:00:00 +0000",
     ),
 }
-ED25519_WORDS = {"Mail::DKIM": "invalid"}  # the version in Debian 12 does not know it
+MAY_NOT_KNOW_ED25519 = {"Mail::DKIM": "invalid"}  # so says that of Debian 12
 
 
 @pytest.mark.parametrize("judge", ["srsd", "dkimpy", "Mail::DKIM", "OpenDKIM"])
@@ -298,9 +313,8 @@ def test_what_srsd_signs_verifies(route: Route, case, judge):
     delivered = route.once(case)
     rsa, ed25519 = route.verdict(judge, delivered)
     assert rsa == Judged("here.example", "s1-rsa", "pass")
-    if judge in ED25519_WORDS and ed25519.word == ED25519_WORDS[judge]:
-        pytest.skip(f"this {judge} knows no Ed25519; RSA passed")
-    assert ed25519 == Judged("here.example", "s1-ed25519", "pass")
+    words = ("pass", MAY_NOT_KNOW_ED25519.get(judge, "pass"))
+    assert ed25519 in [Judged("here.example", "s1-ed25519", word) for word in words]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -333,6 +347,24 @@ def test_how_srsd_signs(route: Route, case):
     assert "unsigned" not in log
 
 
+@pytest.mark.parametrize(
+    ("case", "author"),
+    [
+        ("rewritten by canonical_maps", "A. <First.Last@here.example>"),
+        ("rewritten by masquerade_domains", "A. <alice@here.example>"),
+        ("rewritten to have a domain", f"root@{HOSTNAME}"),
+        ("submission, rewritten by canonical_maps", "A. <First.Last@here.example>"),
+        ("submission, rewritten by masquerade_domains", "A. <alice@here.example>"),
+        ("sendmail, without From and Date", f"Alice <{ALICE}>"),
+    ],
+)
+def test_postfix_rewrote_what_was_signed(route: Route, case, author):
+    """That these cases are what they say."""
+    delivered = route.once(case)
+    assert delivered.all("From") == [author]
+    assert len(delivered.all("Date")) == len(delivered.all("Message-ID")) == 1
+
+
 def test_the_authentication_results_of_the_second_host(route: Route):
     """header.d, .s, .a and .b, one result for each signature, in order."""
     delivered = route.once("plain")
@@ -347,10 +379,7 @@ def test_the_authentication_results_of_the_second_host(route: Route):
     ]
 
 
-@pytest.mark.parametrize("service", ["here.example", "exämple.example"])
-def test_an_idn_author_is_signed_for_by_its_a_label(route: Route, service):
-    if service == "here.example":
-        pytest.skip("that is what all other tests do")
+def test_an_idn_author_is_signed_for_by_its_a_label(route: Route):
     subject, content = message(author="From: <alice@exämple.example>".encode())
     sent = send(route.first.postfix.address, "alice@exämple.example", BOB, content, source=OURS)
     assert sent.accepted, sent.last
@@ -900,7 +929,7 @@ def test_keys_are_rotated_while_mail_flows():
             assert mailer.selectors() == ["old-rsa", "old-ed25519"]
             keys.publish(new)
             since = len(host.srsd.log)
-            activated = keys.srsctl("activate", "here.example", "new-rsa", "new-ed25519", "--force")
+            activated = keys.srsctl("activate", "here.example", "new-rsa", "new-ed25519")
             assert activated.returncode == 0, activated.stderr
             host.srsd.wait_for_log("now signs: new-rsa, new-ed25519", since=since)
             until("the new keys sign", lambda: mailer.selectors() == ["new-rsa", "new-ed25519"])

@@ -134,7 +134,8 @@ def results(fields: Iterable[str], authserv_id: str) -> list[Judged]:
     """Read what a host says of DKIM in the values of Authentication-Results."""
     judged = []
     for value in fields:
-        parsed = authres.AuthenticationResultsHeader.parse_value(value)
+        readable = re.sub(r"[^\x00-\x7f]", "x", value)  # authres knows no UTF-8, which smtp.mailfrom may have
+        parsed = authres.AuthenticationResultsHeader.parse_value(readable)
         if parsed.authserv_id != authserv_id:
             continue
         for result in parsed.results:
@@ -147,7 +148,10 @@ def results(fields: Iterable[str], authserv_id: str) -> list[Judged]:
 
 
 class OpenDkim:
-    """OpenDKIM in the foreground, by a configuration of its own; it only verifies."""
+    """OpenDKIM in the foreground, by a configuration of its own; it only verifies.
+
+    Give it one message at a time: version 2.11 with libunbound may die of two at once.
+    """
 
     def __init__(self, dns_port: int) -> None:
         self._dns_port = dns_port
@@ -178,6 +182,11 @@ class OpenDkim:
         self._process.terminate()
         self._process.wait(DEADLINE)
         shutil.rmtree(self._directory)
+
+    def check(self) -> None:
+        """Raise RuntimeError if it has ended: all mail behind it would wait in vain."""
+        if (status := self._process.poll()) is not None:
+            raise RuntimeError(f"OpenDKIM ended by itself, with exit status {status}: a fault of its own")
 
     def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + DEADLINE

@@ -310,7 +310,10 @@ def test_port_0_may_stand_as_often_as_one_likes():
 
 def test_without_any_endpoint_there_is_nothing_to_do():
     (line,) = faults_of("[listen]\nsrs_forward = []\nsrs_reverse = []\ncontrol = []")
-    assert line == "listen: has no endpoint, would be right: one in srs_forward, srs_reverse, socketmap or milter"
+    assert (
+        line
+        == "listen: has no endpoint, would be right: one in srs_forward, srs_reverse, socketmap or milter"
+    )
 
 
 def test_a_control_socket_alone_is_no_service():

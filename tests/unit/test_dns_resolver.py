@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -687,6 +689,65 @@ def test_who_sends_after_it_is_known_that_nobody_listens_may_be_lucky(run, monke
         asked.close()
 
     run(main())
+
+
+def test_an_address_that_cannot_be_asked(run):
+    """The kernel lets nobody connect to the broadcast address who does not ask for that."""
+    assert ask(run, "255.255.255.255", b"example.org") == Answer(Outcome.UNUSABLE, ttl=5)
+
+
+def test_without_descriptors_the_sockets_that_are_open_do(run, server, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def main():
+        async with asking(server) as resolver:
+            assert await resolver.txt(b"example.org") == TRUE
+            with monkeypatch.context() as patch:
+                patch.setattr(udp, "UdpSocket", refuse)
+                assert (await resolver.mx(b"example.org")).records
+        async with asking(server) as resolver:
+            monkeypatch.setattr(udp, "UdpSocket", refuse)
+            assert (await resolver.txt(b"example.org")).outcome is Outcome.UNUSABLE
+
+    run(main())
+    assert len({query.source for query in server.queries}) == 1
+
+
+def test_a_socket_has_only_so_many_ids(run, server, monkeypatch):
+    monkeypatch.setattr(udp, "_SOCKETS_MAXIMUM", 1)
+    monkeypatch.setattr(udp, "_PENDING_MAXIMUM", 2)
+    server.default = Script(delay=0.1)
+
+    async def main():
+        async with asking(server) as resolver:
+            answers = await asyncio.gather(*(resolver.txt(b"host%d.example.org" % n) for n in range(3)))
+            outcomes = [answer.outcome for answer in answers]
+            assert outcomes == [Outcome.NX_DOMAIN, Outcome.NX_DOMAIN, Outcome.UNUSABLE]
+
+    run(main())
+
+
+def test_a_query_that_the_kernel_has_no_room_for_counts_as_lost(run, server, monkeypatch):
+    class Full:
+        def send(self, _):
+            only._socket = real
+            raise BlockingIOError
+
+    async def main():
+        nonlocal only, real
+        async with asking(server, timeout=2.0) as resolver:
+            await resolver.txt(b"example.org")
+            monkeypatch.setattr(udp, "_SOCKETS_MAXIMUM", 1)
+            (name_server,) = resolver._servers.in_order()
+            (only,) = name_server._udp._open
+            real, only._socket = only._socket, Full()
+            assert (await resolver.mx(b"example.org")).records
+            assert (resolver.counters.queries, resolver.counters.timeouts) == (3, 1)
+
+    only = real = None
+    run(main())
+    assert len(server.queries) == 2
 
 
 # The end ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import sys
 import tracemalloc
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -138,13 +139,16 @@ class Bench:
         fields: Iterable[HeaderField] = FIELDS,
         body: bytes = BODY,
         macros: dict[bytes, bytes] | None = None,
+        portion: int = 100,
     ):
         """Begin a message, and give all of its content."""
         address = None if client is None else ip_address(client)
         told = {b"j": b"mx.example.net"} | (macros or {})
         envelope = Envelope(Connect(b"mail.example.com", address), helo, Path(sender, ()), (), told)
         message = self.filter.begin(envelope)
-        message.headers(list(fields))
+        fields = list(fields)
+        for at in range(0, len(fields), portion):
+            message.headers(fields[at : at + portion])
         message.end_of_headers()
         for at in range(0, len(body), 3):
             message.body(body[at : at + 3])
@@ -465,6 +469,28 @@ def test_many_small_fields_count_for_what_they_take():
     assert len([HeaderField(b"X", b"")] * 10_000) * (128 + 1) > HEADER_MAXIMUM
     report = Bench().send(fields=[HeaderField(b"X", b"")] * 10_000)
     assert field_of(report) == [*BOTH, ("dkim", "policy")]
+
+
+def test_the_header_is_not_kept_while_the_body_comes():
+    """Many messages may be under way at once, and one without a signature needs nothing of its header."""
+    field = HeaderField(b"X", b" " * 1000)
+    for client in ("192.0.2.1", "127.0.0.1"):
+        before = sys.getrefcount(field)
+        message = Bench().begin(client=client, fields=[*FIELDS, field])
+        assert sys.getrefcount(field) == before
+        message.end_of_message({})
+
+
+@pytest.mark.parametrize("client", ["192.0.2.1", "127.0.0.1"])
+def test_fields_may_come_in_any_portions(client):
+    fields = [OURS, *signed(), HeaderField(b"Received", b" x"), OURS]
+    expected = Bench(signing=True).send(client=client, fields=fields)
+    assert expected.forgeries == 2
+    for size in (1, 2, 3):
+        bench = Bench(signing=True)
+        message = bench.begin(client=client, fields=fields, portion=size)
+        message.end_of_message({b"i": b"Q1"})
+        assert bench.reports == [expected]
 
 
 # The body.

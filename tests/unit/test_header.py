@@ -88,7 +88,10 @@ def test_lf_and_crlf_are_the_same_message(fields, body):
     assert parse_message(data.replace(b"\r\n", b"\n")) == parse_message(data)
 
 
-@given(st.binary(max_size=200) | st.lists(st.sampled_from([b"A", b":", b" ", b"\n", b"\r", b"From "])).map(b"".join))
+@given(
+    st.binary(max_size=200)
+    | st.lists(st.sampled_from([b"A", b":", b" ", b"\n", b"\r", b"From "])).map(b"".join)
+)
 def test_nothing_is_lost_and_no_name_is_odd(data):
     fields, body = parse_message(data)
     for name, value in fields:
@@ -100,7 +103,9 @@ def test_nothing_is_lost_and_no_name_is_odd(data):
     assert dropped == 0 or data.startswith((b"From ", b">From "))
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"A", b"Bc", b"X-Y"]), st.sampled_from([b" b", b" b\r\n\tc", b""]))))
+@given(
+    st.lists(st.tuples(st.sampled_from([b"A", b"Bc", b"X-Y"]), st.sampled_from([b" b", b" b\r\n\tc", b""])))
+)
 def test_as_pythons_own_parser_has_it(fields):
     data = b"".join(name + b":" + value + b"\r\n" for name, value in fields) + b"\r\nbody\r\n"
     theirs = message_from_bytes(data, policy=compat32)

@@ -158,7 +158,9 @@ def test_the_json_of_status_is_documented():
     documented = tables_of("The JSON of status")
     top, *others = documented.values()
     assert top == list(Status.__annotations__)
-    assert others == [list(each.__annotations__) for each in (Reload, WorkerState, SecretState, Snapshot, DnsSnapshot)]
+    assert others == [
+        list(each.__annotations__) for each in (Reload, WorkerState, SecretState, Snapshot, DnsSnapshot)
+    ]
 
 
 def test_the_metrics_are_documented():

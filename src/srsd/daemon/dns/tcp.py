@@ -30,7 +30,7 @@ async def ask_over_tcp(address: SocketAddress, question: Question, *, edns: bool
 async def _connect(
     loop: asyncio.AbstractEventLoop, connection: socket.socket, address: SocketAddress
 ) -> None:
-    """Connect. Raises OSError.
+    """Connect, or find that this fails: then sending raises OSError, if not this.
 
     The event loop's sock_connect will not do: uvloop's loses the scope of link-local addresses.
     """
@@ -43,9 +43,6 @@ async def _connect(
             await connected.wait()
         finally:
             loop.remove_writer(connection)
-        error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error)) from None
 
 
 async def _receive(loop: asyncio.AbstractEventLoop, connection: socket.socket, size: int) -> bytes:
