@@ -74,7 +74,7 @@ def test_without_anything():
 def test_logins():
     assert rules().may_write_as(b"alice", Address(b"alice", b"example.org")) is True
     assert rules().may_write_as(b"alice", Address(b"bob", b"example.org")) is False
-    assert rules().may_write_as(b"bob", Address(b"bob", b"example.org")) is None
+    assert rules().may_write_as(b"bob", Address(b"bob", b"example.org")) is False
 
 
 def test_texts_survive_being_packed():

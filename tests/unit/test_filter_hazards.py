@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from srsd.filter.hazards import EIGHT_BIT, LONG_LINES, NUL, BodyHazards
+from srsd.filter.hazards import EIGHT_BIT, LONG_LINES, NUL, BodyHazards, has_long_lines
+from srsd.syntax.header import HeaderField
 
 MAXIMUM = 998  # RFC 5321 §4.5.3.1.6, without the CRLF
 
@@ -129,3 +130,17 @@ def test_five_megabytes_take_little_time(unit, cut):
         found(*(body[at : at + cut] for at in range(0, len(body), cut)))
         took.append(time.process_time() - begin)
     assert min(took) < 0.5  # seconds; it takes some milliseconds
+
+
+@pytest.mark.parametrize(
+    ("value", "long"),
+    [
+        (b" " + b"x" * 995, False),  # with `A:` 998 octets
+        (b" " + b"x" * 996, True),
+        (b" " + b"x" * 900 + b"\n\t" + b"y" * 900, False),
+        (b" " + b"x" * 900 + b"\n\t" + b"y" * 998, True),
+        (b" x\n" * 1000, False),
+    ],
+)
+def test_header_lines(value, long):
+    assert has_long_lines([HeaderField(b"A", b" b"), HeaderField(b"A", value)]) is long

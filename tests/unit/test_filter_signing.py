@@ -106,6 +106,7 @@ REFUSED = [
     ),
     # Logins
     (FIELDS, {"login": b"bob"}, b"", "the login may not write as this author"),
+    (FIELDS, {"login": b"carol"}, b"", "the login may not write as this author"),  # of whom no line speaks
     (
         [HeaderField(b"From", b" a@example.org")],
         {"login": b"alice"},
@@ -144,7 +145,6 @@ SIGNED = [
     (FIELDS, {}, b"", [b"r1", b"e1"], b"example.org"),
     (FIELDS, {"login": b"alice"}, b"", [b"r1", b"e1"], b"example.org"),
     (FIELDS, {"login": b"ROOT"}, b"", [b"r1", b"e1"], b"example.org"),
-    (FIELDS, {"login": b"carol"}, b"", [b"r1", b"e1"], b"example.org"),  # of whom no line speaks
     (FIELDS, {"client": None}, b"", [b"r1", b"e1"], b"example.org"),
     ([HeaderField(b"From", b" a@Sub.Example.ORG")], {"login": b"alice"}, b"", [b"r1", b"e1"], b"example.org"),
     ([HeaderField(b"From", b" a@x.y.example.org.")], {}, b"", [b"r1", b"e1"], b"example.org"),
@@ -188,6 +188,16 @@ def test_the_header_may_change_after_the_beginning():
     fields.clear()
     for message in messages:
         assert len(finish(message).values) == 2
+
+
+def test_in_debug_every_signature_is_verified(monkeypatch):
+    verified = []
+    monkeypatch.setattr("srsd.filter.signing.verify_own", lambda *_: verified.append(1) or "")
+    rules, _ = parse_signing_rules(TEXTS, SigningParameters())
+    signing = SigningService(SigningParameters(), rules, ExclusionMap(), verify_all=True)
+    for number in range(1, 4):
+        finish(begin(signing))
+        assert len(verified) == 2 * number
 
 
 # What others find.

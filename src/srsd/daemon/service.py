@@ -94,7 +94,10 @@ class Service:
 def make_rules(parsed: Parsed) -> Rules:
     """Say what the admin wants of the mail filter."""
     config, exclusions = parsed.config, parsed.exclusions
-    signing = SigningService(config.dkim, parsed.signing, exclusions) if config.dkim.sign else None
+    signing = None
+    if config.dkim.sign:
+        in_debug = config.log.level == "debug"
+        signing = SigningService(config.dkim, parsed.signing, exclusions, verify_all=in_debug)
     return Rules(config.milter, config.spf, config.dkim, exclusions, signing)
 
 

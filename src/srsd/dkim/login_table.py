@@ -6,8 +6,8 @@
     root       *                              # anybody
     *          postmaster@example.org         # any login
 
-All matching lines add up. Logins and local-parts ignore case, as Postfix does in smtpd_sender_login_maps;
-unlike there, a +extension is no magic.
+All matching lines add up; a login that no line is about may write as nobody. Logins and local-parts
+ignore case, as Postfix does in smtpd_sender_login_maps; unlike there, a +extension is no magic.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ class LoginTable:
         self._authors = authors
         self._of_any_login = authors.get(_ANY.encode())
 
-    def allows(self, login: bytes, author: Address) -> bool | None:
-        """Tell whether a login may write as an author; None where no line is about this login."""
+    def allows(self, login: bytes, author: Address) -> bool:
+        """Tell whether a login may write as an author. Who is not in the table may not."""
         local_part, domain = author.local_part.lower(), fold_domain(author.domain)
         own = self._authors.get(_fold_login(login))
         found = [each for each in (own, self._of_any_login) if each is not None]
-        return any(each.include(local_part, domain) for each in found) if found else None
+        return any(each.include(local_part, domain) for each in found)
 
     def __len__(self) -> int:
         """Count the logins."""

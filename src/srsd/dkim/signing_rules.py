@@ -114,7 +114,7 @@ class SigningRules:
         return KeyChoice((), f"{by_table.reason}, {by_directory.reason}")
 
     def may_write_as(self, login: bytes, author: Address) -> bool | None:
-        """Tell whether a login may write as an author; None where no table or no line says."""
+        """Tell whether a login may write as an author; None where there is no table."""
         return self.logins.allows(login, author) if self.logins is not None else None
 
 

@@ -1,12 +1,30 @@
-"""What the next hops may alter in a body after it was signed, which breaks the signature."""
+"""What the next hops may alter in a message after it was signed, which breaks the signature."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from srsd.syntax.header import HeaderField
 
 LINE_MAXIMUM = 998  # octets without the line end: RFC 5321 §4.5.3.1.6; Postfix folds what is longer
 
 EIGHT_BIT = "8-bit body, which a host without 8BITMIME will have converted"
 LONG_LINES = "lines of more than 998 octets, which will be folded"
+LONG_HEADER_LINES = "header lines of more than 998 octets, which will be folded"
 NUL = "NUL octets, which may be removed"
+
+
+def has_long_lines(fields: Iterable[HeaderField]) -> bool:
+    """Tell whether a line of the header is longer than lines may be."""
+    return any(
+        len(line) > LINE_MAXIMUM
+        for name, value in fields
+        if len(name) + 1 + len(value) > LINE_MAXIMUM
+        for line in (name + b":" + value).split(b"\n")
+    )
 
 
 class BodyHazards:
@@ -30,7 +48,7 @@ class BodyHazards:
         start, end = -self._line, len(chunk)  # where the line begins
         reach = LINE_MAXIMUM + 2  # with its CRLF
         while end - start > reach:
-            found = chunk.rfind(b"\n", max(start, 0), start + reach) if start + reach > 0 else -1
+            found = chunk.rfind(b"\n", max(start, 0), start + reach)
             if found < 0:
                 self._long_lines = True
                 return

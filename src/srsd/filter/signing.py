@@ -13,7 +13,7 @@ from srsd.dkim.signing_rules import DkimKeyParameters
 from srsd.dkim.verify import DkimVerificationParameters, plan_verification
 from srsd.exclusion import Skip
 from srsd.filter.author import find_author
-from srsd.filter.hazards import BodyHazards
+from srsd.filter.hazards import LONG_HEADER_LINES, BodyHazards, has_long_lines
 from srsd.resolving import Answer, Outcome
 from srsd.syntax.header import HeaderField
 from srsd.syntax.setting import setting
@@ -55,7 +55,16 @@ class Signatures(NamedTuple):
 class SigningService:
     """Decides for each message who signs it."""
 
-    def __init__(self, parameters: SigningParameters, rules: SigningRules, exclusions: ExclusionMap) -> None:
+    def __init__(
+        self,
+        parameters: SigningParameters,
+        rules: SigningRules,
+        exclusions: ExclusionMap,
+        *,
+        verify_all: bool = False,
+    ) -> None:
+        """Take what the admin wants; verify_all is for looking closely: every signature is then verified."""
+        self._sample = 1 if verify_all else _SAMPLE
         self._parameters = parameters
         self._rules = rules
         self._exclusions = exclusions
@@ -80,21 +89,29 @@ class SigningService:
         if not choice.signers:
             return choice.reason
         plan = plan_signing(fields, choice.signers, now, self._parameters)
+        hazards = (LONG_HEADER_LINES,) if has_long_lines(fields) else ()
         self._until_sample -= 1
         if self._until_sample >= 0:
-            return MessageSigning(plan, choice)
-        self._until_sample = _SAMPLE - 1
-        return MessageSigning(plan, choice, sample=list(fields), now=now)
+            return MessageSigning(plan, choice, hazards)
+        self._until_sample = self._sample - 1
+        return MessageSigning(plan, choice, hazards, sample=list(fields), now=now)
 
 
 class MessageSigning:
     """One message that is being signed."""
 
     def __init__(
-        self, plan: SigningPlan, choice: KeyChoice, *, sample: list[HeaderField] | None = None, now: int = 0
+        self,
+        plan: SigningPlan,
+        choice: KeyChoice,
+        header_hazards: tuple[str, ...],
+        *,
+        sample: list[HeaderField] | None = None,
+        now: int = 0,
     ) -> None:
         self.body_hash = plan.body_hash
         self.hazards = BodyHazards()
+        self._header_hazards = header_hazards
         self._plan = plan
         self._choice = choice
         self._sample = sample  # the header, where the signatures are to be verified
@@ -114,7 +131,7 @@ class MessageSigning:
                     continue
             values.append(value)
             signed_as.append(name)
-        hazards = tuple(self.hazards.found)
+        hazards = (*self._header_hazards, *self.hazards.found)
         return Signatures(tuple(values), tuple(signed_as), self._choice.reason, hazards, tuple(unverified))
 
 

@@ -19,6 +19,8 @@ _IMPOSSIBLE = b"\0\r\n"
 
 # A domain or an address literal of RFC 5321 §4.1.2, U-labels of RFC 6531 among them.
 _PATH_DOMAIN = re.compile(rb"[A-Za-z0-9_.\x80-\xff-]+|\[[A-Za-z0-9.:-]+\]")
+_AT_DOMAIN = rb"@(?:%b)" % _PATH_DOMAIN.pattern
+_SOURCE_ROUTE = re.compile(_AT_DOMAIN + rb"(?:," + _AT_DOMAIN + rb")*:")
 _DOT_STRING = re.compile(rb"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\x80-\xff.-]+")
 
 LOCAL_PART_MAXIMUM = 64  # octets, RFC 5321 §4.5.3.1.1
@@ -71,8 +73,9 @@ def parse_path(text: bytes) -> Address | None:
         address = parse_address(text)
     elif text.endswith(b">"):
         inner = text[1:-1]
-        if inner.startswith(b"@"):
-            inner = inner.partition(b":")[2]
+        route = _SOURCE_ROUTE.match(inner)
+        if route:
+            inner = inner[route.end() :]
         address = parse_address(inner)
         if address and not inner.startswith(b'"') and not _DOT_STRING.fullmatch(address.local_part):
             return None

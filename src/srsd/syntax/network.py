@@ -34,6 +34,8 @@ class NetworkSet:
         """Tell whether a client belongs; one without an address never does."""
         if client is None:
             return False
+        if isinstance(client, IPv6Address):
+            client = client.ipv4_mapped or client
         number, version = int(client), client.version
         return any(
             version == each_version and number >> host_bits == prefix
