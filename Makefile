@@ -5,6 +5,10 @@ SRS_DOMAIN ?=
 export PYTHON SRS_DOMAIN
 
 BIN := .venv/bin
+COVERAGE := --cov=srsd --cov-branch
+# Those that compute, or wait for a Postfix of their own. The rest measures time and memory, and is alone.
+SIDE_BY_SIDE := tests/unit tests/conformance tests/property tests/differential \
+	tests/e2e/test_dkim.py tests/e2e/test_milter_in_postfix.py tests/e2e/test_milter_interrupted.py
 
 .PHONY: help run test demo lint bench bench-milter fuzz bare-root clean venv-run venv-test
 
@@ -18,7 +22,9 @@ run: venv-run ## start srsd on loopback, with everything it needs in ./var
 test: ## install what the tests need, then lint, types and every test with coverage
 	@scripts/install-test-deps
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest --cov=srsd --cov-branch --cov-report=term-missing:skip-covered
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest $(COVERAGE) --cov-report= --numprocesses=auto --dist=loadfile $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest $(COVERAGE) --cov-append --cov-report=term-missing:skip-covered \
+		$(addprefix --ignore=,$(SIDE_BY_SIDE))
 
 demo: venv-test ## one mail through a throw-away Postfix: the envelope before and after
 	@$(BIN)/python scripts/demo.py

@@ -14,6 +14,11 @@ settings.register_profile(
 settings.load_profile("srsd")
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a long value by its argument: it may hold a key made just now, and names must be the same again."""
+    return argname if isinstance(val, bytes | str) and len(val) > 40 else None
+
+
 @pytest.fixture
 def no_coverage_in_children(monkeypatch):
     """Do not measure processes that become another user: they could not write what they measured."""
