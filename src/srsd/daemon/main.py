@@ -14,7 +14,7 @@ from srsd import __version__
 from srsd.daemon.event_loop import loop_factory
 from srsd.daemon.files import Files, Sources, read_config
 from srsd.daemon.lifecycle import Daemon
-from srsd.daemon.listeners import BindError, give_unix_sockets, open_listeners
+from srsd.daemon.listeners import TABLES, BindError, give_unix_sockets, open_listeners
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.privileges import become, find_user, make_state_directory
 from srsd.daemon.workforce import InProcess, WorkforceError
@@ -65,7 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of srsd's options."""
     parser = argparse.ArgumentParser(
         prog="srsd",
-        description="Sender identity for Postfix: SRS lookups as tcp_table(5) and socketmap_table(5). "
+        description="Sender identity for Postfix: SRS lookups as tcp_table(5) and socketmap_table(5), and a "
+        "milter for SPF, DKIM and Authentication-Results. "
         "Runs in the foreground and logs to standard error.",
         epilog="SIGHUP reads everything again; SIGTERM finishes what is in flight and ends with status 0. "
         "Status 78 means a faulty configuration, with one line for each fault.",
@@ -105,7 +106,7 @@ def _run(path: str) -> None:
             become(account)
         # From here on as that user: what cannot be read now could not be read again either.
         sources = Sources(path)
-        if not config.srs.domain:
+        if not config.srs.domain and any(listener.kind in TABLES for listener in listeners):
             _LOG.warning("%s: srs.domain is empty, so every lookup answers not found", path)
         daemon = Daemon(path, sources, workforce, listeners, make_metrics)
         with asyncio.Runner(loop_factory=make_loop) as runner:
