@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
 # Below Linux's range for outgoing connections (32768 and up): one of those cannot take the port in between.
-CANDIDATES = range(20000, 32000)
+# Where several processes test side by side each has its own: a port is free until Postfix binds it.
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+CANDIDATES = range(20000 + _PROCESS, 32000, _PROCESSES)
 
 
 def free_port() -> int:
