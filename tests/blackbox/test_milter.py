@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -578,3 +579,28 @@ def test_killed_it_leaves_no_verdict_behind(dns, directory, state):
     # It starts again in the same place.
     with srsd, client(srsd) as mta:
         assert spf(send(mta))["mailfrom"] == "pass"
+
+
+# Many at once.
+
+
+def test_five_hundred_sessions_wait_for_slow_dns_together(directory):
+    """Each asks for a name of its own, and every answer takes two seconds."""
+    zones = {(f"d{number}.example", "TXT"): ["v=spf1 ip4:192.0.2.1 -all"] for number in range(500)}
+    with DnsServer(zones) as server:
+        server.default = Script(delay=2)
+        with Srsd(configure(directory, server)) as srsd:
+
+            def session(number: int) -> tuple[str, float]:
+                with client(srsd) as mta:
+                    begin = time.monotonic()
+                    outcome = send(mta, b"<a@d%d.example>" % number)
+                    return spf(outcome)["mailfrom"], time.monotonic() - begin
+
+            with ThreadPoolExecutor(500) as pool:
+                begin = time.monotonic()
+                answers = list(pool.map(session, range(500)))
+                together = time.monotonic() - begin
+    assert {result for result, _ in answers} == {"pass"}
+    assert min(seconds for _, seconds in answers) > 1.9
+    assert together < 2 * 2 + 4, "they waited for each other"

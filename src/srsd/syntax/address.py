@@ -70,7 +70,8 @@ def parse_path(text: bytes) -> Address | None:
     guessed might find another domain in it than the next program.
     """
     if not text.startswith(b"<"):
-        address = parse_address(text)
+        # RFC 7208 §4.3 knows paths without a local-part.
+        address = Address(b"", text[1:]) if text.startswith(b"@") else parse_address(text)
     elif text.endswith(b">"):
         inner = text[1:-1]
         route = _SOURCE_ROUTE.match(inner)
