@@ -298,6 +298,8 @@ class Session:
     def _header(self, data: bytes) -> None:
         if self._state is not _State.CONTENT:
             self._begin_late("HEADER")
+        if data.count(b"\0") < 2:  # found at once, though fields are handed on together
+            raise ProtocolError("a milter HEADER that is cut short")
         self._header_packets.append(data)
         if len(self._header_packets) >= HEADERS_AT_ONCE:
             self._hand_on_headers()
