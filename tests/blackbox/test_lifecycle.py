@@ -466,13 +466,13 @@ def test_relative_path_of_the_configuration(directory, config):
 
 def test_unbuilt_parts(refused, start, config, directory):
     """What is not built is refused where it would be missed, and only noted where it asks for nothing."""
-    file = config(milter={"authserv_id": "mx.example.net"})
+    file = config(arc={"domain": "mx.example.net"})
     status, lines = refused(file)
     assert (status, len(lines)) == (78, 1)
-    assert "milter.authserv_id: is not built yet" in lines[0]
+    assert "arc.domain: is not built yet" in lines[0]
     file.write_text(file.read_text().replace('"mx.example.net"', '""'))
     srsd = start(file)
-    assert sum("milter.authserv_id: has no effect yet" in line for line in srsd.log) == 1
+    assert sum("arc.domain: has no effect yet" in line for line in srsd.log) == 1
 
 
 def test_without_a_domain_every_lookup_is_not_found(start, directory):

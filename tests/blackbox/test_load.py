@@ -169,7 +169,9 @@ def test_the_real_clock_ends_slow_requests(start, config):
     """A slow-loris against a whole srsd; only its constants are shortened."""
     shortened = (
         "import srsd.daemon.main as main, srsd.daemon.server as server, srsd.daemon.serving as serving\n"
-        "serving.LOOK_INTERVAL, server.SLOW_LOOKS, server.IDLE_LOOKS = 1, 2, 5\n"
+        "from srsd.daemon.connection import LookupConnection\n"
+        "serving.LOOK_INTERVAL = server.LOOK_INTERVAL = 1\n"
+        "LookupConnection.slow_seconds, LookupConnection.idle_seconds = 2, 5\n"
         "main.main()"
     )
     python = command()[0].removesuffix("srsd") + "python"

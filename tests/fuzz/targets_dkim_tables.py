@@ -102,7 +102,7 @@ def _check_logins(data: bytes, random: Random) -> None:
             assert allowed is not True or more.allows(word, author)
             assert parse_login_table(data + b"\n* *\n").allows(word, author) is True
     if b"*" not in data:
-        assert table.allows(b"no one has this login", Address(b"u", b"example.org")) is None
+        assert table.allows(b"no one has this login", Address(b"u", b"example.org")) is False
 
 
 def _parse_active(data: bytes) -> None:
