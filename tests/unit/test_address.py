@@ -215,6 +215,19 @@ _LOCAL_PARTS = (
 )
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (b"@example.com", Address(b"", b"example.com")),  # RFC 7208 §4.3
+        (b"@@example.com", Address(b"@", b"example.com")),  # as cleanup spells a quoted one
+        (b"@", None),
+        (b"<@example.com>", None),
+    ],
+)
+def test_a_path_that_begins_with_an_at_sign(text, address):
+    assert parse_path(text) == address
+
+
 @given(_LOCAL_PARTS, _DOMAINS, st.sampled_from([b"", b"@r.example:", b"@r.example,@s.example:"]))
 def test_what_smtp_spells_is_found_again(local_part, domain, route):
     address = Address(local_part, domain)

@@ -71,7 +71,7 @@ def parse_path(text: bytes) -> Address | None:
     """
     if not text.startswith(b"<"):
         # RFC 7208 §4.3 knows paths without a local-part.
-        address = Address(b"", text[1:]) if text.startswith(b"@") else parse_address(text)
+        address = Address(b"", text[1:]) if text.rfind(b"@") == 0 else parse_address(text)
     elif text.endswith(b">"):
         inner = text[1:-1]
         route = _SOURCE_ROUTE.match(inner)
