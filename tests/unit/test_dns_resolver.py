@@ -26,7 +26,7 @@ from srsd.daemon.dns import resolver as resolver_module
 from srsd.daemon.dns import udp
 from srsd.daemon.dns.counters import DnsCounters, add_up_dns
 from srsd.daemon.dns.messages import TXT, Question, wire_name
-from srsd.daemon.dns.resolver import reverse_name
+from srsd.daemon.dns.record_lookups import reverse_name
 from srsd.daemon.dns.servers import Server
 from srsd.resolving import Answer, MailExchange, Outcome
 from srsd.syntax.name_server import parse_name_server

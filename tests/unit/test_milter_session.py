@@ -854,7 +854,7 @@ def test_a_decision_may_come_later(driver):
 def test_a_decision_that_fails_later(driver):
     driver.judge.decision = waiting = later()
     driver.message()
-    assert split_packets(driver.session.failed_decision()) == TEMPFAIL
+    assert split_packets(driver.session.failed(ord("E"))) == TEMPFAIL
     assert driver.session.outcome is None
     assert driver.judge.messages[0].aborted == 1
     driver.judge.decision = DONE
@@ -933,7 +933,7 @@ def test_a_verdict_that_is_not_legal_goes_nowhere(driver, late):
         driver.message()
         with pytest.raises(ValueError, match="not agreed"):
             driver.session.answer(Decision((), Skip()))
-        assert split_packets(driver.session.failed_decision()) == TEMPFAIL
+        assert split_packets(driver.session.failed(ord("E"))) == TEMPFAIL
     else:
         with pytest.raises(ValueError, match="not agreed"):
             driver.message()

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from srsd.authres.result import METHODS, Result
 from srsd.syntax.address import parse_address
 from srsd.syntax.domain import fold_domain
-from srsd.syntax.structured import DOT_ATOM, TOKEN, many, optional, quote
+from srsd.syntax.structured import DOT_ATOM, FOLD, LINE_MAXIMUM, TOKEN, fold_words, many, optional, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_LINE_MAXIMUM = 77  # octets without the line end: RFC 5322 §2.1.1 has 78 with a comma to spare
-_FOLD = b"\n\t"  # Postfix takes bare LF from milters
 _NAME_LENGTH = len("Authentication-Results:")
 _AUTHSERV_ID_MAXIMUM = 255  # octets
 _VALUE_MAXIMUM = 320  # octets: the longest address, RFC 5321 §4.5.3.1; twice that when all is escaped
@@ -67,8 +65,8 @@ def format_results(authserv_id: bytes, results: Sequence[Result], *, utf8: bool 
     head = _head(authserv_id)
     if results:
         return b";".join([head, *[_format_result(result, utf8) for result in results]])
-    fits = _NAME_LENGTH + len(head) + len("; none") <= _LINE_MAXIMUM
-    return head + (b"; none" if fits else b";" + _FOLD + b"none")
+    fits = _NAME_LENGTH + len(head) + len("; none") <= LINE_MAXIMUM
+    return head + (b"; none" if fits else b";" + FOLD + b"none")
 
 
 @lru_cache(maxsize=16)  # a host has one name
@@ -79,8 +77,8 @@ def _head(authserv_id: bytes) -> bytes:
         spelt = _spell(authserv_id, utf8=False)
     if spelt is None:
         raise ValueError(f"{authserv_id!r} cannot be an authserv-id")
-    if _NAME_LENGTH + len(b" " + spelt + b";") > _LINE_MAXIMUM:
-        return b" " + _FOLD + spelt
+    if _NAME_LENGTH + len(b" " + spelt + b";") > LINE_MAXIMUM:
+        return b" " + FOLD + spelt
     return b" " + spelt
 
 
@@ -101,23 +99,9 @@ def _format_result(result: Result, utf8: bool) -> bytes:
     except KeyError as unknown:
         raise ValueError(f"{unknown.args[0]!r} is not registered for Authentication-Results") from None
     line = b" ".join(pieces)
-    if len(line) + 2 > _LINE_MAXIMUM:  # with its tab and its semicolon
-        line = _fold(pieces, _FOLD)
-    return _FOLD + line
-
-
-def _fold(pieces: list[bytes], fold: bytes) -> bytes:
-    """Join pieces to lines. The first begins after a tab, the last has room for a semicolon."""
-    line = pieces[0]
-    lines = []
-    for piece in pieces[1:]:
-        if len(line) + len(piece) + 3 > _LINE_MAXIMUM:  # with the tab, the blank and a semicolon
-            lines.append(line)
-            line = piece
-        else:
-            line += b" " + piece
-    lines.append(line)
-    return fold.join(lines)
+    if len(line) + 2 > LINE_MAXIMUM:  # with its tab and its semicolon
+        line = fold_words(pieces, used=1, reserve=1)
+    return FOLD + line
 
 
 def _spell_reason(reason: str, utf8: bool) -> bytes | None:
@@ -131,10 +115,10 @@ def _spell_reason(reason: str, utf8: bool) -> bytes | None:
     spelt = f'reason="{" ".join(words)}"'.encode()
     if b"=" in spelt and _READS_AS_PASS.search(spelt.lower()):
         spelt = b"reason=" + spelt.removeprefix(b"reason=").replace(b"=", b":")
-    if len(spelt) + 2 <= _LINE_MAXIMUM:
+    if len(spelt) + 2 <= LINE_MAXIMUM:
         return spelt
     # Inside quotes the blank itself must begin the line (RFC 5322 §2.2.3).
-    return _fold(spelt.split(b" "), b"\n ")
+    return fold_words(spelt.split(b" "), used=1, reserve=1, fold=b"\n ")
 
 
 def _spell_value(value: bytes | str, prefix: bytes, utf8: bool) -> bytes | None:

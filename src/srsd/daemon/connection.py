@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from srsd.daemon.registry import Connection
 from srsd.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -16,41 +16,19 @@ _LOG = logging.getLogger(__name__)
 _OUTPUT_MAXIMUM = 65536  # octets written before looking whether the client reads them
 
 
-class LookupConnection(asyncio.Protocol):
-    """Answers the requests of one client. What it does wrong costs it this connection and nothing else."""
+class LookupConnection(Connection):
+    """Answers the requests of one client."""
 
-    __slots__ = (
-        "_decoder",
-        "_finishing",
-        "_paused",
-        "_registry",
-        "_table",
-        "_transport",
-        "_waiting",
-        "active",
-        "idle",
-        "slow",
-    )
+    __slots__ = ("_decoder", "_table", "_waiting")
 
     idle_seconds = 1800  # a silent client is closed after half an hour, as PostSRSd does
     slow_seconds = 30  # a request may take this long to arrive, a reply to be read
 
     def __init__(self, registry: Registry, table: Table) -> None:
-        self._registry = registry
+        super().__init__(registry)
         self._table = table
-        self._transport: asyncio.Transport
         self._decoder: Decoder | None = None  # only between reads that do not end with a request
-        self._paused = False
-        self._finishing = False
         self._waiting: list[bytes] = []  # requests that wait until the client reads replies
-        self.active = False
-        self.idle = -1  # the look that finds it new does not count
-        self.slow = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._registry.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End; whatever the reason, there is nobody to tell."""
@@ -105,11 +83,6 @@ class LookupConnection(asyncio.Protocol):
             self._transport.write(b"".join(replies))
         del self._waiting[:done]
 
-    def pause_writing(self) -> None:
-        """Stop reading from a client that does not read."""
-        self._paused = True
-        self._transport.pause_reading()
-
     def resume_writing(self) -> None:
         """Go on with a client that reads again."""
         self._paused = False
@@ -133,15 +106,4 @@ class LookupConnection(asyncio.Protocol):
         """End the connection as soon as no request of it is unfinished; what is written still leaves."""
         self._finishing = True
         if not self._decoder and not self._waiting:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        self._transport.abort()
-
-    def close(self) -> None:
-        """End the connection; replies that are written still leave, unless the client does not read."""
-        if self._paused:
-            self._transport.abort()
-        else:
             self._transport.close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from srsd.daemon.registry import Connection
 from srsd.errors import ProtocolError
-from srsd.wire.milter import Decoder
+from srsd.wire.milter import Command, Decoder
 from srsd.wire.milter_session import Session
 
 if TYPE_CHECKING:
@@ -21,26 +22,13 @@ _LOG = logging.getLogger(__name__)
 PROGRESS_SECONDS = 10.0  # an MTA waits for minutes at the end of a message, others may wait for less
 
 
-class MilterConnection(asyncio.Protocol):
-    """Serves one connection. What its MTA does wrong costs it this connection and nothing else.
+class MilterConnection(Connection):
+    """Serves one MTA.
 
     A bug of ours costs the message that it met: that is refused for now, and the connection lives on.
     """
 
-    __slots__ = (
-        "_deciding",
-        "_decoder",
-        "_finishing",
-        "_paused",
-        "_progress",
-        "_registry",
-        "_session",
-        "_transport",
-        "_waiting",
-        "active",
-        "idle",
-        "slow",
-    )
+    __slots__ = ("_deciding", "_decoder", "_progress", "_session", "_waiting")
 
     # An SMTP session may stay open for long, and its milter connection with it (libmilter: 7210 s).
     idle_seconds = 7200
@@ -48,23 +36,12 @@ class MilterConnection(asyncio.Protocol):
     slow_seconds = 300
 
     def __init__(self, registry: Registry, judge: Filter) -> None:
-        self._registry = registry
+        super().__init__(registry)
         self._session = Session(judge)
         self._decoder = Decoder()
-        self._transport: asyncio.Transport
         self._deciding: asyncio.Task[None] | None = None
         self._progress: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[int, bytes]] = deque()  # packets behind a message that is not decided
-        self._paused = False
-        self._finishing = False
-        self.active = False
-        self.idle = -1
-        self.slow = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._registry.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End; a message that was not decided is the MTA's to try again."""
@@ -127,7 +104,7 @@ class MilterConnection(asyncio.Protocol):
             reply = session.answer(await outcome)
         except Exception:  # noqa: BLE001 - whatever it is, other messages go on
             self._bug()
-            reply = session.failed_decision()
+            reply = session.failed(Command.END_OF_MESSAGE)
         self._deciding = None
         self._stop_deciding()
         self.active = True
@@ -162,11 +139,6 @@ class MilterConnection(asyncio.Protocol):
         self._registry.cut()
         self._transport.abort()
 
-    def pause_writing(self) -> None:
-        """Stop reading from an MTA that does not read."""
-        self._paused = True
-        self._transport.pause_reading()
-
     def resume_writing(self) -> None:
         """Go on with an MTA that reads again."""
         self._paused = False
@@ -187,15 +159,4 @@ class MilterConnection(asyncio.Protocol):
         """End the connection as soon as it has no message; what is written still leaves."""
         self._finishing = True
         if not self.busy:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        self._transport.abort()
-
-    def close(self) -> None:
-        """End the connection; replies that are written still leave, unless the MTA does not read."""
-        if self._paused:
-            self._transport.abort()
-        else:
             self._transport.close()

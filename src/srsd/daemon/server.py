@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from srsd.daemon.counters import Counters
     from srsd.daemon.listeners import Listener
-    from srsd.daemon.registry import Served
+    from srsd.daemon.registry import Connection
 
 _LOG = logging.getLogger(__name__)
 LOOK_INTERVAL = 5  # seconds between looks over the connections
@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._connections: dict[Served, None] = {}  # in the order in which they came
+        self._connections: dict[Connection, None] = {}  # in the order in which they came
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
         self._limit = _raise_descriptor_limit()
@@ -57,7 +57,7 @@ class Server:
                 server = await loop.create_unix_server(factory, sock=listener.socket, backlog=BACKLOG)
             self._servers.append(server)
 
-    def opened(self, connection: Served) -> None:
+    def opened(self, connection: Connection) -> None:
         """Take a connection in. With too many of them, the one that was silent longest ends.
 
         Postfix comes back at once when an idle connection ends, but waits when a new one is refused.
@@ -73,7 +73,7 @@ class Server:
         self._counters.connections_opened += 1
         self._counters.connections_open = len(self._connections)
 
-    def closed(self, connection: Served) -> None:
+    def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.pop(connection, None)
         self._counters.connections_open = len(self._connections)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.dkim.verify import DkimVerificationParameters
 from srsd.exclusion import Skip
-from srsd.filter.author import find_author
 from srsd.filter.origin import Origin
 from srsd.spf.check_host import check_helo, check_mail_from
 from srsd.spf.outcome import SpfOutcome, SpfResult
@@ -16,14 +15,14 @@ from srsd.syntax.domain import fold_domain
 from srsd.syntax.setting import setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from srsd.dkim.result import DkimResult
     from srsd.exclusion import ExclusionMap
+    from srsd.filter.author import Author
     from srsd.filter.transaction import Transaction
-    from srsd.resolving import Answer, Resolver
+    from srsd.resolving import Answer, IpAddress, Resolver
     from srsd.spf.trace import Trace
-    from srsd.syntax.header import HeaderField
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +86,12 @@ def why_no_spf(transaction: Transaction, parameters: SpfCheckParameters, exclusi
     return ""
 
 
-def is_excluded(
-    skip: Skip, transaction: Transaction, fields: Sequence[HeaderField], exclusions: ExclusionMap
-) -> bool:
+def is_excluded(skip: Skip, client: IpAddress | None, author: Author, exclusions: ExclusionMap) -> bool:
     """Tell whether the exclusion map switches something off for an author, or for the client."""
-    if not exclusions:
-        return False
-    if transaction.client is not None and skip in exclusions.for_client(transaction.client):
+    if client is not None and skip in exclusions.for_client(client):
         return True
-    author = find_author(fields)
-    if author.address is None:
-        return False
-    return skip in exclusions.for_address(author.address.local_part, author.domain)
+    address = author.address
+    return address is not None and skip in exclusions.for_address(address.local_part, author.domain)
 
 
 async def check_spf(

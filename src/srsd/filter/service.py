@@ -22,6 +22,7 @@ from srsd.filter.authenticate import (
     is_excluded,
     why_no_spf,
 )
+from srsd.filter.author import find_author
 from srsd.filter.forgeries import Forgeries
 from srsd.filter.modifications import modifications
 from srsd.filter.origin import Origins
@@ -192,7 +193,8 @@ class MessageInFilter:
                 self._hashes = BodyHashes([self._signing.body_hash])
 
     def _begin_verification(self, fields: list[HeaderField]) -> None:
-        if is_excluded(Skip.DKIM, self._transaction, fields, self._rules.exclusions):
+        exclusions = self._rules.exclusions
+        if exclusions and is_excluded(Skip.DKIM, self._transaction.client, find_author(fields), exclusions):
             self._dkim = EXCLUDED
             return
         plan = self._dkim = plan_verification(fields, self._world.clock(), self._rules.dkim)

@@ -12,6 +12,7 @@ from srsd.dkim.sign import DkimSigningParameters, plan_signing
 from srsd.dkim.signing_rules import DkimKeyParameters
 from srsd.dkim.verify import DkimVerificationParameters, plan_verification
 from srsd.exclusion import Skip
+from srsd.filter.authenticate import EXCLUDED, is_excluded
 from srsd.filter.author import find_author
 from srsd.filter.hazards import LONG_HEADER_LINES, BodyHazards, has_long_lines
 from srsd.resolving import Answer, Outcome
@@ -79,10 +80,8 @@ class SigningService:
         author = find_author(fields)
         if author.address is None:
             return author.problem
-        if transaction.client is not None and Skip.SIGN in self._exclusions.for_client(transaction.client):
-            return "excluded"
-        if Skip.SIGN in self._exclusions.for_address(author.address.local_part, author.domain):
-            return "excluded"
+        if is_excluded(Skip.SIGN, transaction.client, author, self._exclusions):
+            return EXCLUDED
         if transaction.login and self._rules.may_write_as(transaction.login, author.address) is False:
             return LOGIN_MISMATCH
         choice = self._rules.choose(author.address)

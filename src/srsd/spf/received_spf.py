@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from srsd.spf.macro import NAME_MAXIMUM
 from srsd.spf.outcome import SpfOutcome, SpfResult
 from srsd.syntax.domain import fold_domain
-from srsd.syntax.structured import DOT_ATOM, quote
+from srsd.syntax.structured import DOT_ATOM, fold_words, quote
 
 if TYPE_CHECKING:
     from srsd.resolving import IpAddress
     from srsd.syntax.address import Address
 
-_LINE_MAXIMUM = 77  # octets without the line end: RFC 5322 §2.1.1
-_FOLD = b"\n\t"  # Postfix takes bare LF from milters
 _NAME_LENGTH = len("Received-SPF:")
 _VALUE_MAXIMUM = 320  # octets: the longest address, RFC 5321 §4.5.3.1; twice that when all is escaped
 
@@ -71,7 +69,7 @@ def format_received_spf(  # noqa: PLR0913, PLR0917 - the keys of the field
     words = [result.value.encode(), *_comment(outcome, address, receiver)]
     spelt = [pair for pair in (_spell(key, value) for key, value in pairs) if pair is not None]
     words += [pair + b";" for pair in spelt[:-1]] + spelt[-1:]
-    return _fold(words)
+    return b" " + fold_words(words, used=_NAME_LENGTH + 1)
 
 
 def _spell_client(client: IpAddress) -> bytes:
@@ -105,19 +103,3 @@ def _spell(key: bytes, value: bytes) -> bytes | None:
     if not value or len(value) > _VALUE_MAXIMUM or value.translate(None, _PRINTABLE):
         return None
     return key + b"=" + (value if _DOT_ATOM.fullmatch(value) else quote(value))
-
-
-def _fold(words: list[bytes]) -> bytes:
-    """Join words to lines."""
-    line = b" " + words[0]
-    lines = []
-    room = _LINE_MAXIMUM - _NAME_LENGTH
-    for word in words[1:]:
-        if len(line) + 1 + len(word) > room:
-            lines.append(line)
-            line = word
-            room = _LINE_MAXIMUM - 1  # the tab
-        else:
-            line += b" " + word
-    lines.append(line)
-    return _FOLD.join(lines)

@@ -9,6 +9,10 @@ expressions, made of the fragments below, read that line. Everything here takes 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def many(fragment: bytes) -> bytes:
@@ -31,6 +35,9 @@ TOKEN = rb"[!#-'*+.0-9A-Z^-~\x80-\xff-]++"
 ATOM = rb"[!#-'*+/-9=?A-Z^-~\x80-\xff-]++"
 DOT_ATOM = ATOM + many(rb"\." + ATOM)
 QUOTED_STRING = rb'"[^"\\]*+' + many(rb'\\.[^"\\]*+') + rb'"'
+
+LINE_MAXIMUM = 77  # octets without the line end: RFC 5322 §2.1.1 has 78 with one to spare
+FOLD = b"\n\t"  # Postfix takes bare LF from milters
 
 PARENTHESES_MAXIMUM = 1000  # that open, in one field; what people and programs write has a handful
 
@@ -110,6 +117,25 @@ def quote(text: bytes) -> bytes:
     if b'"' in text or b"\\" in text:
         text = _NEEDS_QUOTED_PAIR.sub(rb"\\\1", text)
     return b'"' + text + b'"'
+
+
+def fold_words(words: Iterable[bytes], *, used: int, reserve: int = 0, fold: bytes = FOLD) -> bytes:
+    """Join words by blanks, and by folds where a line would grow longer than LINE_MAXIMUM.
+
+    used are the octets before the first word, reserve those that may still come after the last one.
+    """
+    words = iter(words)
+    line = next(words)
+    lines = []
+    for word in words:
+        if used + len(line) + 1 + len(word) + reserve > LINE_MAXIMUM:
+            lines.append(line)
+            line = word
+            used = 1  # the blank of the fold
+        else:
+            line += b" " + word
+    lines.append(line)
+    return fold.join(lines)
 
 
 def is_utf8(line: bytes) -> bool:

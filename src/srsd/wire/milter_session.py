@@ -376,10 +376,6 @@ class Session:
             return self.answer(FAILED)
         return self._replies.get(command, b"")
 
-    def failed_decision(self) -> bytes:
-        """Take note that the outcome has failed; give the answer."""
-        return self.failed(Command.END_OF_MESSAGE)
-
     def _abandon(self) -> None:
         message, self._message, self.outcome = self._message, None, None
         if message is not None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from srsd.daemon.dns.messages import AAAA, MX, PTR, TXT, A
-from srsd.daemon.dns.resolver import reverse_name
+from srsd.daemon.dns.record_lookups import RecordLookups
 from srsd.resolving import Answer, Outcome
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
-
     from srsd.daemon.dns.resolver import StubResolver
-    from srsd.resolving import IpAddress, MailExchange
 
 QUERIES_MAXIMUM = 100  # for one message; SPF alone may ask for some 110, but no honest record does
 
 
-class MessageResolver:
+class MessageResolver(RecordLookups):
     """A Resolver (srsd.resolving) with a budget of lookups and of time; the cache's answers are free.
 
     Time runs only while an answer is awaited, so that a slow client does not use it up.
@@ -47,28 +43,12 @@ class MessageResolver:
             return self._seconds + asyncio.get_running_loop().time() - self._begun
         return self._seconds
 
-    async def txt(self, name: bytes) -> Answer[bytes]:
-        """Ask for TXT."""
-        return self._resolver.cached(name, TXT) or await self._ask(name, TXT)
+    def cached(self, name: bytes, record_type: int) -> Answer[Any] | None:
+        """Give an answer without asking anybody, or None."""
+        return self._resolver.cached(name, record_type)
 
-    async def ipv4(self, name: bytes) -> Answer[IPv4Address]:
-        """Ask for A."""
-        return self._resolver.cached(name, A) or await self._ask(name, A)
-
-    async def ipv6(self, name: bytes) -> Answer[IPv6Address]:
-        """Ask for AAAA."""
-        return self._resolver.cached(name, AAAA) or await self._ask(name, AAAA)
-
-    async def mx(self, name: bytes) -> Answer[MailExchange]:
-        """Ask for MX."""
-        return self._resolver.cached(name, MX) or await self._ask(name, MX)
-
-    async def ptr(self, address: IpAddress) -> Answer[bytes]:
-        """Ask for the names of an address."""
-        name = reverse_name(address)
-        return self._resolver.cached(name, PTR) or await self._ask(name, PTR)
-
-    async def _ask(self, name: bytes, record_type: int) -> Answer[Any]:
+    async def ask(self, name: bytes, record_type: int) -> Answer[Any]:
+        """Ask name servers, as long as the budget lasts."""
         if self.queries >= self._queries_maximum:
             return Answer(Outcome.BUDGET_SPENT)
         left = self._deadline - self.seconds

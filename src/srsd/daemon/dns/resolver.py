@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from srsd.daemon.dns.cache import Cache, time_to_keep
 from srsd.daemon.dns.counters import DnsCounters
 from srsd.daemon.dns.exchange import Exchange
-from srsd.daemon.dns.messages import AAAA, ALIASES_MAXIMUM, MX, PTR, TXT, A, Question, wire_name
+from srsd.daemon.dns.messages import ALIASES_MAXIMUM, Question, wire_name
+from srsd.daemon.dns.record_lookups import RecordLookups
 from srsd.daemon.dns.servers import Servers
 from srsd.resolving import Answer, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Address, IPv6Address
 
-    from srsd.resolving import DnsParameters, IpAddress, MailExchange
+    from srsd.resolving import DnsParameters
 
 RESOLV_CONF = "/etc/resolv.conf"
 _LOOKUPS_MAXIMUM = 8192  # under way at once: each takes some kilobytes
@@ -25,7 +25,7 @@ _RETIRED_CACHE_SIZE = 100
 _NOT_A_NAME: Answer[Any] = Answer(Outcome.NOT_A_NAME)
 
 
-class StubResolver:
+class StubResolver(RecordLookups):
     """A Resolver (srsd.resolving) that asks name servers. All that is asked goes into the same cache.
 
     It opens sockets in the event loop of whoever asks first, and must be closed there.
@@ -62,31 +62,6 @@ class StubResolver:
             self.counters.hits += 1
             return answer
         return None
-
-    async def lookup(self, name: bytes, record_type: int) -> Answer[Any]:
-        """Ask for the records of a type in srsd.daemon.dns.messages."""
-        return self.cached(name, record_type) or await self.ask(name, record_type)
-
-    async def txt(self, name: bytes) -> Answer[bytes]:
-        """Ask for TXT."""
-        return self.cached(name, TXT) or await self.ask(name, TXT)
-
-    async def ipv4(self, name: bytes) -> Answer[IPv4Address]:
-        """Ask for A."""
-        return self.cached(name, A) or await self.ask(name, A)
-
-    async def ipv6(self, name: bytes) -> Answer[IPv6Address]:
-        """Ask for AAAA."""
-        return self.cached(name, AAAA) or await self.ask(name, AAAA)
-
-    async def mx(self, name: bytes) -> Answer[MailExchange]:
-        """Ask for MX."""
-        return self.cached(name, MX) or await self.ask(name, MX)
-
-    async def ptr(self, address: IpAddress) -> Answer[bytes]:
-        """Ask for the names of an address."""
-        name = reverse_name(address)
-        return self.cached(name, PTR) or await self.ask(name, PTR)
 
     async def ask(self, name: bytes, record_type: int) -> Answer[Any]:
         """Ask name servers, whatever is in the cache, or wait for the answer to the same question."""
@@ -178,13 +153,6 @@ class StubResolver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._servers.close()
-
-
-def reverse_name(address: IpAddress) -> bytes:
-    """Give the name that has the PTR records of an address (RFC 1035 §3.5, RFC 3596 §2.5)."""
-    if address.version == 4:
-        return b"%d.%d.%d.%d.in-addr.arpa" % tuple(reversed(address.packed))
-    return ".".join(reversed(address.packed.hex())).encode() + b".ip6.arpa"
 
 
 def _answer(
