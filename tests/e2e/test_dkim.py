@@ -24,7 +24,7 @@ from harness.content_filter import ContentFilter
 from harness.dkim_forge import Forge, ed25519_key, rsa_key
 from harness.dkim_judges import OPENDKIM_ID, Judged, OpenDkim, body_altered, field_altered
 from harness.key_directory import KeyDirectory
-from harness.milter_host import BOB, HOSTNAME, OURS, Delivered, MilterHost, fragment
+from harness.milter_host import BOB, HOSTNAME, OURS, Delivered, MilterHost, fragment, told
 from harness.ports import free_port
 from harness.running import until
 from harness.smtp_client import STRANGER, send
@@ -98,16 +98,6 @@ def tags(signature: str) -> dict[str, str]:
     """Return the tags of a DKIM-Signature field's value."""
     pairs = [each.split("=", 1) for each in signature.split(";")]
     return {name.strip(): re.sub(r"\s+", "", value) for name, value in pairs}
-
-
-@contextlib.contextmanager
-def told(*hosts: MilterHost) -> Iterator[MilterHost]:
-    """Print the logs when a test is over: pytest shows them if it failed."""
-    try:
-        yield hosts[0]
-    finally:
-        for host in hosts:
-            print(host.logs())  # noqa: T201
 
 
 # Two hosts.

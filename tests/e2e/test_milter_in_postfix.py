@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import re
 import smtplib
 import ssl
@@ -13,9 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import authres
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from harness.content_filter import ContentFilter
 from harness.milter_host import (
@@ -26,10 +22,11 @@ from harness.milter_host import (
     MilterHost,
     fragment,
     make_message,
+    told,
 )
 from harness.ports import free_port
-from harness.sasl_server import SaslServer
 from harness.smtp_client import STRANGER
+from harness.submission import submission_host
 from harness.third_milter import ThirdMilter, add, change, insert
 from srsd.resolving import Outcome
 
@@ -62,66 +59,26 @@ FOREIGN = [  # as they come, and as Delivered.results has them
 FORGED = "Authentication-Results: mx.here.example; spf=pass smtp.mailfrom=forged@pass.example"
 
 
-@contextlib.contextmanager
-def told(host: MilterHost) -> Iterator[MilterHost]:
-    """Print the logs when a test is over: pytest shows them if it failed."""
-    try:
-        yield host
-    finally:
-        print(host.logs())  # noqa: T201
-
-
 @pytest.fixture(scope="module")
 def running_host() -> Iterator[MilterHost]:
     """A host with services for its own users."""
-    authenticating, originating = free_port(), free_port()
-    documented, _ = fragment("submission")
-    ports = {"submission": free_port(), "submissions": free_port()}
-    for name, port in ports.items():
-        documented = documented.replace(f"\n{name} inet", f"\n127.0.0.1:{port} inet")
+    authenticating = free_port()
     sasl = "-o smtpd_sasl_auth_enable=yes -o smtpd_tls_security_level=none"
-    host = MilterHost(
+    with submission_host(
         ZONES,
-        main_cf=(
-            "smtpd_sasl_type = dovecot\nsmtpd_sasl_path = srs/auth\nsmtpd_tls_auth_only = no\n"
-            "smtpd_tls_chain_files = $config_directory/tls.pem\nsmtpd_tls_loglevel = 0\n"
-        ),
-        master_cf=(
-            f"{documented}"
-            f"127.0.0.1:{authenticating} inet n - y - - smtpd {sasl}\n"
-            f"127.0.0.1:{originating} inet n - y - - smtpd -o milter_macro_daemon_name=ORIGINATING\n"
-        ),
-    )
-    etc = host.postfix.directory / "etc"
-    etc.mkdir()
-    (etc / "tls.pem").write_bytes(self_signed())
-    ports |= {"authenticating": authenticating, "originating": originating}
-    host.ports = ports
-    path = host.postfix.queue_directory / "srs/auth"
-    with SaslServer(path, login="alice", password="secret"), host:
-        yield host
+        "alice",
+        main_cf="smtpd_tls_auth_only = no\n",
+        master_cf=f"127.0.0.1:{authenticating} inet n - y - - smtpd {sasl}\n",
+    ) as host:
+        host.ports["authenticating"] = authenticating
+        with host:
+            yield host
 
 
 @pytest.fixture
 def host(running_host: MilterHost) -> Iterator[MilterHost]:
     with told(running_host):
         yield running_host
-
-
-def self_signed() -> bytes:
-    """Make a key and a certificate for smtpd."""
-    now = dt.datetime.now(dt.UTC)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOSTNAME)])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return private + certificate.public_bytes(pem)
 
 
 def spf(delivered: Delivered, *, others: list[str] | None = None) -> dict[str, tuple[str, str | None]]:

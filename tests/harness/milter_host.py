@@ -13,7 +13,7 @@ import itertools
 import re
 import shutil
 import tomllib
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from harness.daemon import Srsd, write_config
@@ -25,7 +25,7 @@ from harness.smtp_client import STRANGER, Transaction, send
 from harness.smtp_sink import SmtpSink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from harness.smtp_sink import Message
@@ -239,3 +239,13 @@ def make_message(extra: Iterable[str | bytes] = (), size: int = 0) -> tuple[str,
         *[b"x" * 70] * (size // 72),
     ]
     return subject, b"\r\n".join(lines) + b"\r\n"
+
+
+@contextmanager
+def told(*hosts: MilterHost) -> Iterator[MilterHost]:
+    """Print the logs when a test is over: pytest shows them if it failed."""
+    try:
+        yield hosts[0]
+    finally:
+        for host in hosts:
+            print(host.logs())  # noqa: T201
