@@ -360,4 +360,4 @@ def test_hostile_values_take_little_time(value):
         begin = time.thread_time()
         claims(value, OURS)
         took.append(time.thread_time() - begin)
-    assert min(took) < 0.03, took
+    assert min(took) < 0.15, took

@@ -178,4 +178,4 @@ def test_hostile_values_take_little_time(value):
         begin = time.thread_time()
         parse_results(value)
         took.append(time.thread_time() - begin)
-    assert min(took) < 0.12, took  # the most is for fifteen thousand results that are good
+    assert min(took) < 0.6, took  # the most is for fifteen thousand results that are good

@@ -596,7 +596,7 @@ def test_hostile_messages_cost_little(name):
         begin = time.process_time()
         results = verify(fields, body, {KEY_NAME: Answer(Outcome.FOUND, (record,))})
         took.append(time.process_time() - begin)
-    assert min(took) < 0.1
+    assert min(took) < 0.5
     assert len(results) <= 10
     if "signatures" not in name:
         assert all(result.result is not Result.PASS for result in results) or name == "60,000 blanks"
@@ -606,7 +606,7 @@ def test_many_header_fields_cost_little():
     fields = [FIELD, *[HeaderField(b"X-%d" % number, b" value") for number in range(10_000)], *FIELDS]
     begin = time.process_time()
     assert one(fields).reason is Reason.VERIFIED
-    assert time.process_time() - begin < 0.2
+    assert time.process_time() - begin < 1
 
 
 def test_a_body_hash_that_is_compared_is_the_wanted_one():

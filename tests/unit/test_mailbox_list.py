@@ -115,7 +115,7 @@ def test_what_is_none(value):
 )
 def test_the_time_is_linear(value):
     best = min(_time(value) for _ in range(5))
-    assert best < 0.05
+    assert best < 0.25
 
 
 def _time(value):

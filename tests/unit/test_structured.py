@@ -163,4 +163,4 @@ def test_hostile_lines_take_little_time(line):
         unfold_strictly(line)
         without_comments(line)
         took.append(time.thread_time() - begin)
-    assert min(took) < 0.02, took
+    assert min(took) < 0.1, took
