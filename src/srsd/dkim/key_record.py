@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from srsd.crypto import KeyFlaw, KeyType, PublicKey, parse_public_key
 from srsd.dkim.result import Reason
@@ -12,7 +12,6 @@ from srsd.resolving import Outcome
 from srsd.syntax.taglist import TagListFlaw, decode_base64, parse_tag_list, split_list
 
 if TYPE_CHECKING:
-    from srsd.dkim.signature import Signature
     from srsd.resolving import Answer
 
 _RECORD_MAXIMUM = 4096  # octets: an RSA key of 4096 bits takes 740; what is kept is bounded by it
@@ -73,7 +72,21 @@ def _find_flaw(tags: dict[bytes, bytes]) -> Flaw | None:
     return None
 
 
-def key_for(signature: Signature, answer: Answer[bytes], minimum_bits: int) -> KeyRecord | Flaw:
+class KeyUser(Protocol):
+    """What wants a key: a Signature, or anything else that is verified with a key record."""
+
+    @property
+    def key_type(self) -> KeyType:
+        """The kind of key that the algorithm wants."""
+        ...
+
+    @property
+    def identity_is_below(self) -> bool:
+        """Tell whether the identity is in a subdomain of the signing domain."""
+        ...
+
+
+def key_for(signature: KeyUser, answer: Answer[bytes], minimum_bits: int) -> KeyRecord | Flaw:
     """Find the key for a signature in the answer to the query for it."""
     if answer.outcome is not Outcome.FOUND:
         reason = Reason.KEY_UNAVAILABLE if answer.outcome.temporary else Reason.NO_KEY

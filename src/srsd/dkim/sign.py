@@ -26,11 +26,18 @@ if TYPE_CHECKING:
 
 _FIELD_NAME = b"DKIM-Signature"
 _COLUMNS = 77  # under the 78 of RFC 5322 §2.1.1, a tab counting eight
-_FOLD = b"\n\t"
-_FIRST_ROOM = _COLUMNS - len(_FIELD_NAME) - 1
+FOLD = b"\n\t"
 _FOLDED_ROOM = _COLUMNS - 8  # after the tab
 _INSTANCES_MAXIMUM = 50  # of one name; RFC 5322 allows one of most
 _SECONDS_OF_DAY = 86_400
+
+
+def first_room(field_name: bytes) -> int:
+    """Give the octets of the first line of a field that its value has room for."""
+    return _COLUMNS - len(field_name) - 1
+
+
+_FIRST_ROOM = first_room(_FIELD_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +85,7 @@ class Signer(NamedTuple):
 
 
 class UnsignedField(NamedTuple):
-    """A DKIM-Signature field that is complete but for its b=."""
+    """A field such as DKIM-Signature that is complete but for its b=."""
 
     key: PrivateKey
     digest: bytes  # what key.sign takes
@@ -90,7 +97,7 @@ class UnsignedField(NamedTuple):
         room = _FOLDED_ROOM - len(b"b=")
         lines = [text[:room]]
         lines += (text[at : at + _FOLDED_ROOM] for at in range(room, len(text), _FOLDED_ROOM))
-        return self.value + _FOLD.join(lines)
+        return self.value + FOLD.join(lines)
 
 
 class SigningPlan:
@@ -116,7 +123,7 @@ class SigningPlan:
 
     def prepare(self, body: BodyHash) -> list[UnsignedField]:
         """Give what is to be signed, in the order of the signers."""
-        names = _names_tag(self._names)
+        names = names_tag(self._names)
         body_hash = b2a_base64(body.digest, newline=False)
         header = hashlib.sha256(self._canonical_header)
         return [self._prepare(signer, names, body_hash, header.copy()) for signer in self._signers]
@@ -132,7 +139,7 @@ class SigningPlan:
         if self._expires:
             tags.append(b" x=%d;" % self._expires)
         first = b" v=1; a=%b; c=relaxed/relaxed;" % signer.key.key_type.algorithm
-        value = _FOLD.join((_fold(first, tags, _FIRST_ROOM), names, b"bh=%b;" % body_hash, b"b="))
+        value = FOLD.join((fold_tags(first, tags, _FIRST_ROOM), names, b"bh=%b;" % body_hash, b"b="))
         header.update(canonical_field(RELAXED, _FIELD_NAME, value))
         return UnsignedField(signer.key, header.digest(), value)
 
@@ -149,6 +156,13 @@ def plan_signing(
     Whether the message may be signed, and by whom, is decided elsewhere.
     """
     header = HeaderFields(fields)
+    names = names_to_sign(header, choice)
+    expires = now + parameters.expiry * _SECONDS_OF_DAY if parameters.expiry else 0
+    return SigningPlan(signers, names, header.canonical(names, RELAXED), now, expires)
+
+
+def names_to_sign(header: HeaderFields, choice: FieldChoice) -> tuple[bytes, ...]:
+    """Give what stands in the h=, for the fields that a header has."""
     names: list[bytes] = []
     for name in choice.oversigned:
         names += [name] * (min(len(header.named(name)), _INSTANCES_MAXIMUM) + 1)
@@ -156,17 +170,16 @@ def plan_signing(
         instances = len(header.named(name))
         if instances:
             names += [name] * min(instances, _INSTANCES_MAXIMUM)
-    expires = now + parameters.expiry * _SECONDS_OF_DAY if parameters.expiry else 0
-    return SigningPlan(signers, tuple(names), header.canonical(names, RELAXED), now, expires)
+    return tuple(names)
 
 
 @lru_cache(maxsize=64)
-def _names_tag(names: tuple[bytes, ...]) -> bytes:
+def names_tag(names: tuple[bytes, ...]) -> bytes:
     """Give the h=. Messages of one kind have the same."""
-    return _fold(b"h=", [name + b":" for name in names[:-1]] + [names[-1] + b";"], _FOLDED_ROOM)
+    return fold_tags(b"h=", [name + b":" for name in names[:-1]] + [names[-1] + b";"], _FOLDED_ROOM)
 
 
-def _fold(first: bytes, pieces: Iterable[bytes], room: int) -> bytes:
+def fold_tags(first: bytes, pieces: Iterable[bytes], room: int) -> bytes:
     """Join pieces, folded where a line would grow too long. room is what the first line has left."""
     lines: list[bytes] = []
     line = first
@@ -178,4 +191,4 @@ def _fold(first: bytes, pieces: Iterable[bytes], room: int) -> bytes:
         else:
             line += piece
     lines.append(line)
-    return _FOLD.join(lines)
+    return FOLD.join(lines)

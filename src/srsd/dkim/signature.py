@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.crypto import ED25519_SIGNATURE_OCTETS, KeyType
 from srsd.dkim.canonicalization import RELAXED, SIMPLE, BodyHashKey
 from srsd.dkim.result import Reason
 from srsd.syntax.domain import parse_domain
 from srsd.syntax.taglist import FWS, TagListFlaw, decode_base64, parse_tag_list, split_list
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FIELD_NAME = b"dkim-signature"
 FIELD_MAXIMUM = 65_536  # octets; Postfix cuts header lines at 60,000 where there is a milter
@@ -75,17 +78,22 @@ def parse_signature(value: bytes, now: int) -> tuple[Labels, Signature | Flaw]:
     tags = parse_tag_list(value)
     if isinstance(tags, TagListFlaw):
         return Labels(), Flaw(Reason.MALFORMED, tags.value)
-    labels = _read_labels(tags)
+    labels = read_labels(tags)
     flaw = (
-        _find_missing(tags)
-        or _find_unknown(tags, labels)
-        or _find_illegal(labels)
-        or _find_bad_times(tags, now)
+        find_missing(tags, _REQUIRED)
+        or _find_other_version(tags)
+        or find_unknown(tags, labels)
+        or find_illegal(labels)
+        or find_bad_times(tags, now)
     )
     return labels, flaw or _read(tags, labels)
 
 
-def _read_labels(tags: dict[bytes, bytes]) -> Labels:
+# What fields of the same make are read with, too. Each find function gives the first flaw, or None.
+
+
+def read_labels(tags: dict[bytes, bytes]) -> Labels:
+    """Read what may be shown."""
     domain = _read_domain(tags.get(b"d", b""))
     if b"." not in domain:  # §3.5 domain-name: a top-level domain signs nothing
         domain = b""
@@ -142,17 +150,20 @@ def _is_printable(octets: bytes) -> bool:
         return False
 
 
-def _find_missing(tags: dict[bytes, bytes]) -> Flaw | None:
-    for tag in _REQUIRED:
+def find_missing(tags: dict[bytes, bytes], required: Iterable[bytes]) -> Flaw | None:
+    """Find a required tag that is not there."""
+    for tag in required:
         if tag not in tags:
             return Flaw(Reason.TAG_MISSING, f"{tag.decode()}=")
     return None
 
 
-def _find_unknown(tags: dict[bytes, bytes], labels: Labels) -> Flaw | None:
-    """Find what RFC 6376 wants a signature to be ignored for: other versions, algorithms, ways to ask."""
-    if tags[b"v"] != b"1":
-        return Flaw(Reason.VERSION)
+def _find_other_version(tags: dict[bytes, bytes]) -> Flaw | None:
+    return None if tags[b"v"] == b"1" else Flaw(Reason.VERSION)
+
+
+def find_unknown(tags: dict[bytes, bytes], labels: Labels) -> Flaw | None:
+    """Find what RFC 6376 wants a signature to be ignored for: other algorithms, other ways to ask."""
     if tags[b"a"] not in _KEY_TYPES:
         if tags[b"a"] == b"rsa-sha1":
             return Flaw(Reason.HISTORIC_ALGORITHM)
@@ -162,10 +173,11 @@ def _find_unknown(tags: dict[bytes, bytes], labels: Labels) -> Flaw | None:
     return None
 
 
-def _find_illegal(labels: Labels) -> Flaw | None:
+def find_illegal(labels: Labels) -> Flaw | None:
+    """Find a name that is none, and an i= that is not within d=."""
     if not labels.domain:
         return Flaw(Reason.TAG_INVALID, "d=")
-    if not labels.selector or len(_key_name(labels)) > _KEY_NAME_MAXIMUM:
+    if not labels.selector or len(key_name_of(labels)) > _KEY_NAME_MAXIMUM:
         return Flaw(Reason.TAG_INVALID, "s=")
     if not labels.identity:
         return Flaw(Reason.TAG_INVALID, "i=")
@@ -175,7 +187,8 @@ def _find_illegal(labels: Labels) -> Flaw | None:
     return None
 
 
-def _find_bad_times(tags: dict[bytes, bytes], now: int) -> Flaw | None:
+def find_bad_times(tags: dict[bytes, bytes], now: int) -> Flaw | None:
+    """Find what is wrong with t= and x=. now is in seconds since 1970."""
     for tag in (b"t", b"x"):
         if tag in tags and not _NUMBER.fullmatch(tags[tag]):
             return Flaw(Reason.TAG_INVALID, f"{tag.decode()}=")
@@ -190,50 +203,74 @@ def _find_bad_times(tags: dict[bytes, bytes], now: int) -> Flaw | None:
     return None
 
 
-def _key_name(labels: Labels) -> bytes:
+def key_name_of(labels: Labels) -> bytes:
+    """Give the name at which DNS has the key, of labels without a flaw."""
     return labels.selector + b"._domainkey." + labels.domain
 
 
 def _read(tags: dict[bytes, bytes], labels: Labels) -> Signature | Flaw:
     """Read what is hashed and how."""
-    key_type = _KEY_TYPES[tags[b"a"]]
-    header_canonicalization, slash, body_canonicalization = tags.get(b"c", SIMPLE).partition(b"/")
-    if not slash:
-        body_canonicalization = SIMPLE
-    if header_canonicalization not in _CANONICALIZATIONS or body_canonicalization not in _CANONICALIZATIONS:
+    canonicalizations = read_canonicalizations(tags)
+    if canonicalizations is None:
         return Flaw(Reason.UNKNOWN_CANONICALIZATION)
-    signed_fields = _read_names(tags[b"h"])
-    if signed_fields is None:
+    signed_fields = split_list(tags[b"h"].lower())
+    if b"" in signed_fields or not are_names(signed_fields):
         return Flaw(Reason.TAG_INVALID, "h=")
     if b"from" not in signed_fields:
         return Flaw(Reason.FROM_NOT_SIGNED)
+    return read_hashes(tags, labels, canonicalizations, tuple(signed_fields))
+
+
+def read_canonicalizations(tags: dict[bytes, bytes]) -> tuple[bytes, bytes] | None:
+    """Read the c=: that of the header, that of the body. None for one that is unknown."""
+    header, slash, body = tags.get(b"c", SIMPLE).partition(b"/")
+    if not slash:
+        body = SIMPLE
+    return (header, body) if header in _CANONICALIZATIONS and body in _CANONICALIZATIONS else None
+
+
+def are_names(names: Iterable[bytes]) -> bool:
+    """Tell whether these are made of what names of header fields are made of."""
+    return not b"".join(names).translate(None, _NAMES)
+
+
+def read_hashes(
+    tags: dict[bytes, bytes],
+    labels: Labels,
+    canonicalizations: tuple[bytes, bytes],
+    signed_fields: tuple[bytes, ...],
+) -> Signature | Flaw:
+    """Read bh=, b= and l=. The labels have no flaw, and the algorithm is a known one."""
     body_hash = decode_base64(tags[b"bh"])
     if body_hash is None or len(body_hash) != _SHA256_OCTETS:
         return Flaw(Reason.TAG_INVALID, "bh=")
-    signature = decode_base64(tags[b"b"])
-    if not signature or not _may_be_signature(signature, key_type):
+    signature = read_signature_octets(tags)
+    if signature is None:
         return Flaw(Reason.TAG_INVALID, "b=")
     length = tags.get(b"l")
     if length is not None and not _LENGTH.fullmatch(length):
         return Flaw(Reason.TAG_INVALID, "l=")
     return Signature(
-        key_type,
+        key_type_of(tags),
         signature,
         body_hash,
-        BodyHashKey(body_canonicalization, None if length is None else int(length)),
-        header_canonicalization,
+        BodyHashKey(canonicalizations[1], None if length is None else int(length)),
+        canonicalizations[0],
         signed_fields,
-        _key_name(labels),
+        key_name_of(labels),
         not labels.identity.endswith(b"@" + labels.domain),
     )
 
 
-def _read_names(value: bytes) -> tuple[bytes, ...] | None:
-    """Read the h=: names in lower case; None if one of them is no name."""
-    names = split_list(value.lower())
-    if b"" in names or b"".join(names).translate(None, _NAMES):
-        return None
-    return tuple(names)
+def read_signature_octets(tags: dict[bytes, bytes]) -> bytes | None:
+    """Read the b=; None for what cannot be a signature. The algorithm is a known one."""
+    signature = decode_base64(tags[b"b"])
+    return signature if signature and _may_be_signature(signature, key_type_of(tags)) else None
+
+
+def key_type_of(tags: dict[bytes, bytes]) -> KeyType:
+    """Give the kind of key that the a= wants. The algorithm is a known one."""
+    return _KEY_TYPES[tags[b"a"]]
 
 
 def _may_be_signature(signature: bytes, key_type: KeyType) -> bool:
