@@ -67,6 +67,10 @@ class Reason(Enum):
         self.result = result
         self.phrase = phrase
 
+    def phrase_with(self, detail: str) -> str:
+        """Give the phrase, and in parentheses what it is about."""
+        return f"{self.phrase} ({detail})" if detail else self.phrase
+
 
 class DkimResult(NamedTuple):
     """What is known of one signature.
@@ -96,4 +100,4 @@ class DkimResult(NamedTuple):
     @property
     def phrase(self) -> str:
         """The reason as an admin reads it: printable ASCII, no quotes, less than 100 characters."""
-        return f"{self.reason.phrase} ({self.detail})" if self.detail else self.reason.phrase
+        return self.reason.phrase_with(self.detail)

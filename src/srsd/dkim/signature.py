@@ -54,6 +54,11 @@ class Flaw(NamedTuple):
     reason: Reason
     detail: str = ""
 
+    @property
+    def phrase(self) -> str:
+        """The reason as an admin reads it, with its detail."""
+        return self.reason.phrase_with(self.detail)
+
 
 class Signature(NamedTuple):
     """A signature that can be verified, once there is a key."""
