@@ -41,8 +41,9 @@ bench: venv-test ## lookups per second and memory, beside other daemons where th
 bench-milter: venv-test ## the milter beside OpenDKIM and others, where load clients and peers lie beside the checkout
 	@$(BIN)/python bench/milter_bench.py
 
-fuzz: venv-test ## the fuzz targets, each for a bounded time
+fuzz: venv-test ## the fuzz targets, each for a bounded time, then the property tests with new examples
 	@$(BIN)/python tests/fuzz/run.py --seconds 20
+	@HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest --numprocesses=auto tests/unit tests/property
 
 bare-root: ## "make run" and "make test" in a bare Debian 12 made with mmdebstrap (as root)
 	@$(PYTHON) scripts/bare_root.py

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Machines that run tests are busy: slowness alone is no failure.
+# Machines that run tests are busy: slowness alone is no failure. Examples are the same in each run, so that a
+# failure tells of the change and not of luck; "make fuzz" looks for new ones.
 settings.register_profile(
-    "srsd", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "srsd", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("srsd")
+settings.register_profile("random", settings.get_profile("srsd"), derandomize=False, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "srsd"))
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -6,19 +6,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
+from srsd.filter.chain import ArcCheckParameters
 from srsd.filter.origin import MilterParameters
+from srsd.filter.results import DmarcCheckParameters
+from srsd.filter.sealing import SealingParameters
 from srsd.filter.signing import SigningParameters
+from srsd.filter.verdict import PolicyParameters
 from srsd.lookup import LookupParameters
 from srsd.resolving import DnsParameters
 from srsd.srs import SrsParameters
 from srsd.syntax.endpoint import Endpoint, InetEndpoint, UnixEndpoint
-from srsd.syntax.setting import between, setting
+from srsd.syntax.setting import setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Workers = int | Literal["auto"]
-PolicyAction = Literal["accept", "tempfail", "quarantine", "reject"]
 
 
 def _no_unix(endpoints: Iterable[Endpoint]) -> str | None:
@@ -102,47 +105,8 @@ class Dkim(SigningParameters, DkimCheckParameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dmarc:
-    """DMARC checks."""
-
-    verify: bool = setting(True, "Check DMARC.", built=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arc:
-    """ARC chains."""
-
-    verify: bool = setting(True, "Validate ARC chains.", built=False)
-    seal: bool = setting(False, "Seal the mail of others that is accepted.", built=False)
-    domain: str = setting("", "Who seals, with the key of key_directory/domain.", built=False)
-    trusted_sealers: tuple[str, ...] = setting(
-        (), "Domains whose seal may override a DMARC failure.", built=False
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """What is done with results: accept, tempfail, quarantine or reject. The worst one wins."""
-
-    shadow: bool = setting(True, "Only log what would have happened.", built=False, off=True)
-    spf_fail: PolicyAction = setting("accept", "SPF fail of MAIL FROM.", built=False)
-    spf_softfail: PolicyAction = setting("accept", "SPF softfail of MAIL FROM.", built=False)
-    spf_helo_fail: PolicyAction = setting("accept", "SPF fail of HELO.", built=False)
-    spf_permerror: PolicyAction = setting("accept", "A broken SPF record.", built=False)
-    dkim_fail: PolicyAction = setting("accept", "Signatures are there and none passes.", built=False)
-    dmarc_reject: PolicyAction = setting("accept", "The author domain's policy says reject.", built=False)
-    dmarc_quarantine: PolicyAction = setting("accept", "That policy says quarantine.", built=False)
-    author_invalid: PolicyAction = setting("accept", "No, several or unparsable From:.", built=False)
-    login_mismatch: PolicyAction = setting("accept", "From: against dkim.login_table.", built=False)
-    dns_error: PolicyAction = setting(
-        "accept", "DNS failed; tempfail only if the missing answer could change the verdict.", built=False
-    )
-    defer_budget: int = setting(
-        100,
-        "Deferrals in a row for DNS trouble, for each process; then mail is accepted with temperror.",
-        between(0, 1_000_000),
-        built=False,
-    )
+class Arc(SealingParameters, ArcCheckParameters):
+    """ARC chains (RFC 8617): those of others, and our own seals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +137,7 @@ class Config:
     milter: MilterParameters = field(default_factory=MilterParameters)
     dkim: Dkim = field(default_factory=Dkim)
     spf: SpfCheckParameters = field(default_factory=SpfCheckParameters)
-    dmarc: Dmarc = field(default_factory=Dmarc)
+    dmarc: DmarcCheckParameters = field(default_factory=DmarcCheckParameters)
     arc: Arc = field(default_factory=Arc)
-    policy: Policy = field(default_factory=Policy)
+    policy: PolicyParameters = field(default_factory=PolicyParameters)
     log: Log = field(default_factory=Log)

@@ -12,17 +12,18 @@ from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from srsd.config import Config, Workers
+from srsd.config_checks import contradictions, without_effect
 from srsd.errors import ConfigError, Fault
-from srsd.syntax.endpoint import Endpoint, InetEndpoint, parse_endpoint
+from srsd.syntax.endpoint import Endpoint, parse_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from cattrs.dispatch import StructureHook
 
 
 def parse_config(text: bytes) -> tuple[Config, list[Fault]]:
-    """Read a configuration. Gives it with remarks: keys that have no effect yet.
+    """Read a configuration. Gives it with remarks: keys that have no effect, given the others.
 
     Raises ConfigError with every fault.
     """
@@ -36,16 +37,10 @@ def parse_config(text: bytes) -> tuple[Config, list[Fault]]:
         raise ConfigError([Fault("", f"is not TOML: {error}, would be right: key = value")]) from None
     faults: list[Fault] = []
     config = _structure(raw, faults)
-    faults += _contradictions(config, {fault.where for fault in faults})
-    remarks = []
-    for name, asks in _unbuilt(config, Config(), raw):
-        if asks:
-            faults.append(Fault(name, "is not built yet in this version, would be right: to leave it out"))
-        else:
-            remarks.append(Fault(name, "has no effect yet: it is not built in this version"))
+    faults += contradictions(config, {fault.where for fault in faults})
     if faults:
         raise ConfigError(faults)
-    return config, remarks
+    return config, list(without_effect(config))
 
 
 def _structure(raw: dict[str, Any], faults: list[Fault]) -> Config:
@@ -84,56 +79,6 @@ def _unknown(name: str, cls: type) -> str:
     known = [item.name for item in fields(cls)]
     near = difflib.get_close_matches(name, known, 1, cutoff=0) if known else []
     return f"is not a known key, would be right: {near[0] if near else 'none'} is the nearest"
-
-
-def _contradictions(config: Config, faulty: set[str]) -> list[Fault]:
-    """Find what each key allows and all together do not; keys that are faulty by themselves are left out."""
-    faults = []
-    srs, listen = config.srs, config.listen
-    if srs.hash_minimum > srs.hash_length and not faulty & {"srs.hash_minimum", "srs.hash_length"}:
-        faults.append(
-            Fault(
-                "srs.hash_minimum",
-                f"is {srs.hash_minimum}, so addresses with the {srs.hash_length} characters of hash_length "
-                "would be refused, would be right: not more than hash_length",
-            )
-        )
-    lists = {
-        item.name: getattr(listen, item.name)
-        for item in fields(listen)
-        if item.metadata["built"] and not faulty & {"listen", f"listen.{item.name}"}
-    }
-    seen: dict[str, str] = {}
-    for name, endpoint in [(name, each) for name, endpoints in lists.items() for each in endpoints]:
-        address = str(endpoint).partition("?")[0]
-        if address in seen and not (isinstance(endpoint, InetEndpoint) and endpoint.port == 0):
-            problem = f'"{endpoint}" is in listen.{seen[address]} already, would be right: each one once'
-            faults.append(Fault(f"listen.{name}", problem))
-        seen[address] = name
-    if all(lists.get(name) == () for name in ("srs_forward", "srs_reverse", "socketmap", "milter")):
-        faults.append(
-            Fault(
-                "listen",
-                "has no endpoint, would be right: one in srs_forward, srs_reverse, socketmap or milter",
-            )
-        )
-    return faults
-
-
-def _unbuilt(config: Any, default: Any, raw: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Name the keys in the file of what is not built yet, and whether they ask for more than the default."""
-    for item in fields(config):
-        if item.name not in raw:
-            continue
-        value, untouched = getattr(config, item.name), getattr(default, item.name)
-        if is_dataclass(value):
-            for name, asks in _unbuilt(value, untouched, raw[item.name]):
-                yield f"{item.name}.{name}", asks
-        elif not item.metadata["built"]:
-            off = item.metadata["off"]
-            is_off = not value if off is None else value == off
-            if value == untouched or not is_off:  # what is off asks for nothing
-                yield item.name, value != untouched
 
 
 def _shown(value: object) -> str:

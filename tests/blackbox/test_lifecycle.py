@@ -464,15 +464,9 @@ def test_relative_path_of_the_configuration(directory, config):
     assert (done.returncode, done.stdout) == (0, f"{directory}/srsd.toml: good\n"), done.stderr
 
 
-def test_unbuilt_parts(refused, start, config, directory):
-    """What is not built is refused where it would be missed, and only noted where it asks for nothing."""
-    file = config(arc={"domain": "mx.example.net"})
-    status, lines = refused(file)
-    assert (status, len(lines)) == (78, 1)
-    assert "arc.domain: is not built yet" in lines[0]
-    file.write_text(file.read_text().replace('"mx.example.net"', '""'))
-    srsd = start(file)
-    assert sum("arc.domain: has no effect yet" in line for line in srsd.log) == 1
+def test_what_has_no_effect_is_said_once(start, config):
+    srsd = start(config(policy={"login_mismatch": "reject"}))
+    assert sum("policy.login_mismatch: has no effect: " in line for line in srsd.log) == 1
 
 
 def test_without_a_domain_every_lookup_is_not_found(start, directory):

@@ -25,7 +25,9 @@ from harness.milter_client import (
 from srsd.errors import ProtocolError
 from srsd.exclusion import ExclusionMap
 from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
+from srsd.filter.chain import ArcCheckParameters
 from srsd.filter.origin import MilterParameters
+from srsd.filter.results import DmarcCheckParameters
 from srsd.filter.service import MailFilter, Rules, World
 from srsd.wire.milter import (
     Decoder,
@@ -49,10 +51,17 @@ _RULES = Rules(
     milter=MilterParameters(),
     spf=SpfCheckParameters(verify=False),
     dkim=DkimCheckParameters(verify=False),
+    dmarc=DmarcCheckParameters(verify=False),
+    arc=ArcCheckParameters(verify=False),
     exclusions=ExclusionMap(),
     signing=None,
 )
-_WORLD = World(**dict.fromkeys(World._fields))._replace(report=lambda _: None, authserv_id=b"mx.example.net")
+_WORLD = World(**dict.fromkeys(World._fields))._replace(
+    clock=lambda: 1_700_000_000,
+    timer=lambda: 0.0,
+    report=lambda _: None,
+    authserv_id=b"mx.example.net",
+)
 _FILTER = MailFilter(_RULES, _WORLD)
 
 Exchange = tuple[list[tuple[int, bytes]], bool, bool]

@@ -53,6 +53,14 @@ class FakeResolver:
         self._names = {name for name, _ in self._zones}
         self.asked: list[tuple[str, str]] = []
 
+    @property
+    def queries(self) -> int:
+        """How often it was asked."""
+        return len(self.asked)
+
+    seconds = 0.0
+    """It never waits."""
+
     def _answer(self, name: bytes, kind: str) -> Answer[Any]:
         text = name.decode(errors="surrogateescape").lower().removesuffix(".")
         self.asked.append((text, kind))

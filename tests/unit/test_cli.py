@@ -489,7 +489,8 @@ def test_show(run, tmp_path):
     assert json.loads(run("config", "show", "--json").stdout) == shown
     given = parse_config((tmp_path / "srsd.toml").read_bytes())[0]
     assert parse_config(result.stdout.encode()) == (given, [])
-    marked = [line.partition(" ")[0] for line in result.stdout.splitlines() if line.endswith("# default")]
+    section = result.stdout.partition("[srs]")[2].partition("\n[")[0]
+    marked = [line.partition(" ")[0] for line in section.splitlines() if line.endswith("# default")]
     assert "hash_length" in marked
     assert "domain" not in marked
     assert "secrets_file" not in marked

@@ -64,7 +64,7 @@ def test_without_tables():
     texts = SigningTexts(TEXTS.key_files)
     assert choose("u@example.org", texts) == (["s1 example.org"], "the only key of its domain")
     assert choose("u@example.net", texts) == ([], "no key for the author domain")
-    assert rules(texts).may_write_as(b"bob", Address(b"x", b"example.net")) is None
+    assert rules(texts).logins is None
 
 
 def test_without_anything():
@@ -72,9 +72,9 @@ def test_without_anything():
 
 
 def test_logins():
-    assert rules().may_write_as(b"alice", Address(b"alice", b"example.org")) is True
-    assert rules().may_write_as(b"alice", Address(b"bob", b"example.org")) is False
-    assert rules().may_write_as(b"bob", Address(b"bob", b"example.org")) is False
+    assert rules().logins.allows(b"alice", Address(b"alice", b"example.org")) is True
+    assert rules().logins.allows(b"alice", Address(b"bob", b"example.org")) is False
+    assert rules().logins.allows(b"bob", Address(b"bob", b"example.org")) is False
 
 
 def test_texts_survive_being_packed():

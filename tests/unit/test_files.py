@@ -124,10 +124,10 @@ def test_a_keyring_needs_a_secret():
 
 
 def test_keys_without_effect_are_logged(config, caplog):
-    path = config(dmarc={"verify": True})
+    path = config(policy={"login_mismatch": "reject"})
     Files(path)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: dmarc.verify: has no effect yet: it is not built in this version"
+        f"{path}: policy.login_mismatch: has no effect: there is no dkim.login_table"
     ]
 
 

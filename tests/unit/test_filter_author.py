@@ -17,6 +17,7 @@ from srsd.syntax.header import HeaderField
 NO_FIELD = "there is no From field"
 SEVERAL_FIELDS = "there are several From fields"
 UNPARSABLE = "the From field cannot be parsed"
+SEVERAL_DOMAINS = "there are addresses of several domains in From"
 SEVERAL_ADDRESSES = "there are several addresses in From"
 NO_DOMAIN = "the address in From has no domain name"
 
@@ -96,9 +97,10 @@ PROBLEMS = [
     (b" Friends:;", UNPARSABLE),
     (b" Friends: admin@legit.example;", UNPARSABLE),
     # Lists
-    (b" admin@legit.example, any@attack.example", SEVERAL_ADDRESSES),
-    (b" <admin@legit.example>,<any@attack.example>", SEVERAL_ADDRESSES),
-    (b" admin@legit.example, admin@legit.example", SEVERAL_ADDRESSES),
+    (b" admin@legit.example, any@attack.example", SEVERAL_DOMAINS),
+    (b" <admin@legit.example>,<any@attack.example>", SEVERAL_DOMAINS),
+    (b" admin@legit.example, any@sub.legit.example", SEVERAL_DOMAINS),
+    (b" admin@legit.example, admin@[192.0.2.1]", SEVERAL_DOMAINS),
     (b" admin@legit.example,", UNPARSABLE),
     (b" ,admin@legit.example", UNPARSABLE),
     (b" admin@legit.example; any@attack.example", UNPARSABLE),
@@ -134,6 +136,13 @@ PROBLEMS = [
 @pytest.mark.parametrize(("value", "problem"), PROBLEMS)
 def test_no_author(value, problem):
     assert find_author(header((b"From", value))) == Author(None, b"", problem)
+
+
+@pytest.mark.parametrize("more", [b"admin@legit.example", b"Bob <bob@LEGIT.example>, c@legit.example"])
+def test_several_authors_of_one_domain_have_that_domain(more):
+    """RFC 9989 §5.3.1 wants one domain, not one address."""
+    author = find_author(header((b"From", b" admin@legit.example, " + more)))
+    assert author == Author(None, b"legit.example", SEVERAL_ADDRESSES)
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"From", b"from ", b"To"]), st.binary(max_size=60))))

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from srsd.authres import parse_results
 from srsd.dkim.result import DkimResult, Reason
-from srsd.filter.authenticate import HEADER_TOO_LARGE, SWITCHED_OFF, DkimResults, Results, SpfResults
+from srsd.filter.authenticate import HEADER_TOO_LARGE, SWITCHED_OFF, DkimResults, SpfResults
 from srsd.filter.forgeries import Forgeries
-from srsd.filter.modifications import modifications
+from srsd.filter.modifications import authentication_results, modifications
 from srsd.filter.origin import Origin
+from srsd.filter.results import Results
+from srsd.filter.sealing import Seal
 from srsd.filter.signing import Signatures
 from srsd.filter.transaction import Transaction
 from srsd.spf.outcome import SpfOutcome, SpfResult
@@ -69,7 +71,12 @@ def change(
     received_spf: bool = False,
 ):
     about = about or transaction()
-    return modifications(about, Results(spf, dkim), forged(pattern), signatures, received_spf=received_spf)
+    results = Results(spf, dkim)
+    value = b"" if about.origin.ours else authentication_results(about, results)
+    changes = modifications(
+        about, results, forged(pattern), signatures, seal=Seal(), value=value, received_spf=received_spf
+    )
+    return tuple(changes)
 
 
 def apply(changes, header):

@@ -9,10 +9,13 @@ import pytest
 
 from srsd.crypto import KeyType, PrivateKey, generate_key
 from srsd.dkim.canonicalization import RELAXED, BodyHashes, BodyHashKey
+from srsd.dkim.login_table import LoginTable, parse_login_table
 from srsd.dkim.publication import record_of
 from srsd.dkim.sign import Signer
 from srsd.dkim.signing_rules import SigningTexts, parse_signing_rules
 from srsd.exclusion import ExclusionMap, parse_exclusion_map
+from srsd.filter.authenticate import is_login_mismatch
+from srsd.filter.author import find_author
 from srsd.filter.hazards import EIGHT_BIT, LONG_LINES, NUL
 from srsd.filter.origin import Origin
 from srsd.filter.signing import MessageSigning, Signatures, SigningParameters, SigningService, verify_own
@@ -30,8 +33,8 @@ TEXTS = SigningTexts(
         "/d/example.org/e1.pem": ED25519.pem(),
         "/d/xn--bcher-kva.example/e1.pem": ED25519.pem(),
     },
-    login_table=b"alice alice@example.org, @sub.example.org\nroot *\n",
 )
+LOGINS = parse_login_table(b"alice alice@example.org, @sub.example.org\nroot *\n")
 FROM = HeaderField(b"From", b" Alice <alice@example.org>")
 FIELDS = [
     HeaderField(b"Received", b" from localhost"),
@@ -67,9 +70,18 @@ def service(texts: SigningTexts = TEXTS, exclusions: bytes = b"", **how: object)
 
 
 def begin(
-    signing: SigningService, fields=FIELDS, *, outside: bool = False, **facts: object
+    signing: SigningService,
+    fields=FIELDS,
+    *,
+    outside: bool = False,
+    logins: LoginTable | None = LOGINS,
+    **facts: object,
 ) -> MessageSigning | str:
-    return signing.begin(transaction(**facts), fields, NOW, came_from_outside=outside)
+    """Begin as the filter does; gives why it is not signed, if so."""
+    about, author = transaction(**facts), find_author(fields)
+    mismatch = is_login_mismatch(about.login, author, logins)
+    begun = signing.begin(about, fields, author, NOW, came_from_outside=outside, login_mismatch=mismatch)
+    return begun if isinstance(begun, MessageSigning) else begun.why
 
 
 def finish(message: MessageSigning | str, *body: bytes) -> Signatures:
@@ -127,10 +139,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("fields", "facts", "exclusions", "reason"), REFUSED)
 def test_who_is_not_signed(fields, facts, exclusions, reason):
-    texts = TEXTS
-    if facts.get("login") == b"bob":
-        texts = TEXTS._replace(login_table=b"bob bob@example.org\n")
-    assert begin(service(texts, exclusions), fields, **facts) == reason
+    logins = parse_login_table(b"bob bob@example.org\n") if facts.get("login") == b"bob" else LOGINS
+    assert begin(service(exclusions=exclusions), fields, logins=logins, **facts) == reason
 
 
 def test_what_bears_our_results_came_from_outside():
@@ -178,7 +188,7 @@ def test_who_is_signed(fields, facts, exclusions, selectors, domain):
 
 
 def test_without_a_login_table_everybody_may_write_as_anybody():
-    assert isinstance(begin(service(TEXTS._replace(login_table=None)), login=b"bob"), MessageSigning)
+    assert isinstance(begin(service(), login=b"bob", logins=None), MessageSigning)
 
 
 def test_the_header_may_change_after_the_beginning():

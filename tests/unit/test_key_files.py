@@ -98,7 +98,7 @@ def test_the_texts_give_the_same_rules_elsewhere(keys):
             theirs.reason,
             [s[:2] for s in theirs.signers],
         )
-    assert there.may_write_as(b"alice", Address(b"bob", b"example.org")) is False
+    assert there.logins.allows(b"alice", Address(b"bob", b"example.org")) is False
 
 
 def test_no_directory_means_no_keys(tmp_path):
@@ -430,13 +430,13 @@ def test_a_missing_table_is_a_fault(keys, tmp_path):
 def test_a_changed_login_table_is_taken_and_a_bad_one_is_not(keys, tmp_path, caplog):
     table = put(tmp_path / "login_table", b"alice alice@example.org\n")
     files = loaded(keys)
-    assert files.value.may_write_as(b"alice", Address(b"bob", b"example.org")) is False
+    assert files.value.logins.allows(b"alice", Address(b"bob", b"example.org")) is False
     put(table, b"alice *\n")
     assert change(files)
-    assert files.value.may_write_as(b"alice", Address(b"bob", b"example.org")) is True
+    assert files.value.logins.allows(b"alice", Address(b"bob", b"example.org")) is True
     put(table, b"alice\n")
     assert not change(files)
-    assert files.value.may_write_as(b"alice", Address(b"bob", b"example.org")) is True
+    assert files.value.logins.allows(b"alice", Address(b"bob", b"example.org")) is True
     assert "stands alone" in caplog.text
 
 

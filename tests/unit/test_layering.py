@@ -34,6 +34,7 @@ RUNGS = {
     "srsd.filter": COMPOSITION,
     "srsd.lookup": COMPOSITION,
     "srsd.config": COMPOSITION,
+    "srsd.config_checks": COMPOSITION,
     "srsd.config_text": COMPOSITION,
     "srsd.daemon": DAEMON_AND_CLI,
     "srsd.cli": DAEMON_AND_CLI,

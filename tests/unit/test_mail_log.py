@@ -11,17 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srsd.arc.result import ArcResult, ArcSet, ChainStatus
 from srsd.daemon.counters import EVENTS, Counters
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.dkim.result import DkimResult, Reason
-from srsd.filter.authenticate import DkimResults, Results, SpfResults
+from srsd.dmarc.evaluate import DmarcOutcome, DmarcResult
+from srsd.dmarc.record import Policy
+from srsd.filter.authenticate import DkimResults, SpfResults
+from srsd.filter.author import NO_AUTHOR, Author
+from srsd.filter.chain import ArcResults
+from srsd.filter.findings import Finding
 from srsd.filter.origin import Origin
-from srsd.filter.service import Report
+from srsd.filter.report import Report, Timings
+from srsd.filter.results import DmarcResults, Results
+from srsd.filter.sealing import Seal
 from srsd.filter.signing import Signatures
 from srsd.filter.transaction import Transaction
+from srsd.filter.verdict import ACCEPTED, BUDGET_SPENT, SHADOW, Action, Verdict
 from srsd.spf.outcome import SpfOutcome, SpfResult
 from srsd.syntax.address import Address
+from srsd.syntax.header import HeaderField
 from srsd.wire.milter import Continue
 from srsd.wire.milter_session import Decision
 
@@ -31,6 +41,7 @@ SIGNATURES = (
     DkimResult(Reason.VERIFIED, "", b"example.com", b"s1"),
     DkimResult(Reason.KEY_UNAVAILABLE, "timed out", b"list.example", b"s2"),
 )
+CAROL = Author(Address(b"carol", b"example.org"), b"example.org")
 LOGGER = "srsd.daemon.mail_log"
 
 
@@ -41,6 +52,12 @@ def report(
     dkim: DkimResults = DkimResults(SIGNATURES),  # noqa: B008
     signatures: Signatures = Signatures(),  # noqa: B008
     forgeries: int = 0,
+    dmarc: DmarcResults = DmarcResults(why_unchecked="switched off"),  # noqa: B008
+    arc: ArcResults = ArcResults(),  # noqa: B008
+    author: Author = CAROL,
+    seal: Seal = Seal(),  # noqa: B008
+    verdict: Verdict = ACCEPTED,
+    timings: Timings = Timings(0.0123),  # noqa: B008
     **changes: object,
 ) -> Report:
     facts = {
@@ -57,8 +74,18 @@ def report(
         "authserv_id": b"mx.example.net",
     }
     decision = Decision((), Continue())
-    results = Results(spf, dkim)
-    return Report(queue_id, Transaction(**(facts | changes)), results, signatures, forgeries, decision)
+    results = Results(spf, dkim, arc, dmarc, author)
+    return Report(
+        queue_id,
+        Transaction(**(facts | changes)),
+        results,
+        signatures,
+        forgeries,
+        decision,
+        seal,
+        verdict,
+        timings,
+    )
 
 
 def counts_of(counters: Counters) -> dict[tuple[str, str], int]:
@@ -93,9 +120,11 @@ def test_a_message_from_outside(note):
     assert record.levelno == logging.INFO
     assert record.getMessage() == (
         "4fW1bN2x6Zz9: client=mail.example.com[192.0.2.1], helo=helo.example, from=<alice@example.com>, "
-        "origin=outside, spf=pass, spf_reason=matched mx, spf_helo=fail, spf_helo_reason=matched -all, "
+        "origin=outside, author=<carol@example.org>, "
+        "spf=pass, spf_reason=matched mx, spf_helo=fail, spf_helo_reason=matched -all, "
         "dkim=pass (the signature verified) d=example.com s=s1; "
-        "temperror (the key could not be asked for (timed out)) d=list.example s=s2, forgeries_removed=3"
+        "temperror (the key could not be asked for (timed out)) d=list.example s=s2, "
+        "dmarc_unchecked=switched off, forgeries_removed=3, verdict=accept, seconds=0.012"
     )
     assert counts == {
         ("messages", "outside"): 1,
@@ -104,6 +133,7 @@ def test_a_message_from_outside(note):
         ("dkim_signatures", "pass"): 1,
         ("dkim_signatures", "temperror"): 1,
         ("forgeries_removed", "Authentication-Results"): 3,
+        ("verdicts", "accept"): 1,
     }
 
 
@@ -120,10 +150,15 @@ def test_a_message_of_ours(note):
     assert record.levelno == logging.INFO
     assert record.getMessage() == (
         "4fW1bN2x6Zz9: client=mail.example.com[192.0.2.1], helo=helo.example, from=<alice@example.com>, "
-        "origin=authenticated client, login=alice, "
-        "signed=s=s1 d=example.com RSA; s=e1 d=example.com ED25519, signed_why=active"
+        "origin=authenticated client, login=alice, author=<carol@example.org>, "
+        "signed=s=s1 d=example.com RSA; s=e1 d=example.com ED25519, signed_why=active, "
+        "verdict=accept, seconds=0.012"
     )
-    assert counts == {("messages", "authenticated client"): 1, ("dkim_signed", "signed"): 2}
+    assert counts == {
+        ("messages", "authenticated client"): 1,
+        ("dkim_signed", "signed"): 2,
+        ("verdicts", "accept"): 1,
+    }
 
 
 FACTS = [
@@ -138,7 +173,7 @@ FACTS = [
     ({"sender_path": b""}, "from=<>, "),
     ({"sender_path": b'<"a b"@example.com>'}, 'from=<"a b"@example.com>, '),
     ({"sender_path": "<jos\xe9@example.com>".encode()}, "from=<jos\xe9@example.com>, "),
-    ({"spf": SpfResults(why_unchecked="excluded")}, "origin=outside, spf_unchecked=excluded, "),
+    ({"spf": SpfResults(why_unchecked="excluded")}, " spf_unchecked=excluded, "),
     ({"dkim": DkimResults(SIGNATURES[:1], 7)}, "s=s1, dkim_not_examined=7"),
     (
         {"origin": Origin.INTERNAL, "signatures": Signatures(why="no key for the author domain")},
@@ -169,6 +204,68 @@ def test_what_is_not_known_is_not_said(note):
         assert ("spf_unchecked=" in line) is not origin.ours
 
 
+# DMARC, ARC and the verdict.
+
+REJECT = Finding("dmarc_reject", b"7.26", "DMARC: example.org asks to reject")
+OVERSPENT = Verdict(Action.ACCEPT, Action.TEMPFAIL, REJECT._replace(key="dns_error"), BUDGET_SPENT)
+FAILED_DMARC = DmarcResults(
+    DmarcOutcome(DmarcResult.FAIL, "neither passed", b"example.org", Policy.REJECT, record_domain=b"org")
+)
+BROKEN = ArcResults(
+    ArcResult(ChainStatus.FAIL, "AMS 1 is broken", sets=(ArcSet(1, b"l.example", *[b""] * 4),))
+)
+SEALED = Seal((HeaderField(b"ARC-Seal", b""),), "i=2 s=s1 d=example.net")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            {"dmarc": FAILED_DMARC},
+            ", dmarc=fail, dmarc_reason=neither passed, dmarc_policy=reject, dmarc_record=org, ",
+        ),
+        (
+            {"dmarc": FAILED_DMARC._replace(vouched_by=b"l.example")},
+            ", dmarc_local_policy=trusted sealer l.example, ",
+        ),
+        ({"arc": BROKEN}, ", arc=fail, arc_reason=AMS 1 is broken, arc_sealers=l.example, "),
+        ({"seal": SEALED}, ", sealed=i=2 s=s1 d=example.net, "),
+        ({"seal": Seal(why_not="excluded")}, ", unsealed=excluded, "),
+        ({"author": NO_AUTHOR}, ", author_problem=there is no From field, "),
+        (
+            {"verdict": Verdict(Action.REJECT, Action.REJECT, REJECT)},
+            ", verdict=reject, verdict_by=dmarc_reject, verdict_reason=DMARC: example.org asks to reject, sec",
+        ),
+        (
+            {"verdict": Verdict(Action.ACCEPT, Action.REJECT, REJECT, SHADOW)},
+            (
+                ", verdict=accept, verdict_by=dmarc_reject, verdict_reason=DMARC: example.org asks to reject, "
+                "shadow_verdict=reject, verdict_why_not=shadow, "
+            ),
+        ),
+        ({"timings": Timings(2.5, 1.25, 7)}, ", seconds=2.500, dns_queries=7, dns_seconds=1.250"),
+    ],
+)
+def test_the_reasoning(note, how, said):
+    assert said in line_of(note, **how)
+
+
+def test_verdicts_are_counted(note):
+    _, counts = note(verdict=Verdict(Action.ACCEPT, Action.REJECT, REJECT, SHADOW))
+    assert counts["verdicts", "accept"] == counts["verdicts_shadow", "reject"] == 1
+    assert counts["verdicts_by", "dmarc_reject"] == 1
+    _, counts = note(verdict=Verdict(Action.REJECT, Action.REJECT, REJECT))
+    assert counts["verdicts", "reject"] == counts["verdicts_by", "dmarc_reject"] == 1
+    assert ("verdicts_shadow", "reject") not in counts
+
+
+def test_a_spent_budget_is_a_warning(note):
+    (warning, line), counts = note(verdict=OVERSPENT)
+    assert (warning.levelno, line.levelno) == (logging.WARNING, logging.INFO)
+    assert "policy.defer_budget" in warning.getMessage()
+    assert counts["defer_budget_spent", "DNS"] == 1
+
+
 # Levels.
 
 
@@ -177,7 +274,7 @@ def test_what_may_break_a_signature_is_a_warning(note):
     (record,), _ = note(origin=Origin.INTERNAL, signatures=signatures)
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("4fW1bN2x6Zz9: ")
-    assert record.getMessage().endswith(", signature_may_break=8-bit body; NUL octets")
+    assert ", signature_may_break=8-bit body; NUL octets, " in record.getMessage()
 
 
 def test_a_signature_of_ours_that_fails_is_an_error(note):
@@ -295,13 +392,17 @@ def test_json_has_the_same_names_as_keys(capfd):
         "helo": '","level":"x\\r\\n\\"',
         "from": "<alice@example.com>",
         "origin": "outside",
+        "author": "<carol@example.org>",
         "spf": "pass",
         "spf_reason": "matched mx",
         "spf_helo": "fail",
         "spf_helo_reason": "matched -all",
         "dkim": "pass (the signature verified) d=example.com s=s1",
         "dkim_not_examined": 4,
+        "dmarc_unchecked": "switched off",
         "forgeries_removed": 2,
+        "verdict": "accept",
+        "seconds": "0.012",
     }
 
 
@@ -325,12 +426,15 @@ def test_each_result_of_spf_is_counted(note, result):
         ("messages", "outside"): 1,
         ("spf_mail_from", result.value): 1,
         ("spf_helo", result.value): 1,
+        ("verdicts", "accept"): 1,
     }
 
 
 def test_what_is_counted_has_a_meaning(note):
     signatures = Signatures((b"x",), ("s",), "w", (), ("u",))
-    _, counts = note(signatures=signatures, forgeries=1)
+    _, counts = note(
+        signatures=signatures, forgeries=1, dmarc=FAILED_DMARC, arc=BROKEN, seal=SEALED, verdict=OVERSPENT
+    )
     assert {what for what, _ in counts} == set(EVENTS)
 
 

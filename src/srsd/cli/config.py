@@ -81,10 +81,10 @@ def show(config_path: str, as_json: bool) -> None:
 def sections(config: Config) -> Iterator[tuple[str, list[tuple[Field[Any], Any]]]]:
     """Give each section's name, and its keys that this version serves with their values; "" is the top."""
     top = [(item, getattr(config, item.name)) for item in fields(config)]
-    yield "", [(item, value) for item, value in top if not is_dataclass(value) and item.metadata["built"]]
+    yield "", [(item, value) for item, value in top if not is_dataclass(value)]
     for item, value in top:
         if is_dataclass(value):
-            keys = [(key, getattr(value, key.name)) for key in fields(value) if key.metadata["built"]]
+            keys = [(key, getattr(value, key.name)) for key in fields(value)]
             if keys:
                 yield item.name, keys
 

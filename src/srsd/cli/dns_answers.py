@@ -15,6 +15,7 @@ from srsd.resolving import Answer, MailExchange, NotCachedError, Outcome
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from srsd.filter.service import CountingResolver
     from srsd.resolving import DnsParameters, IpAddress, Resolver
 
 _VERSION = 1
@@ -28,7 +29,7 @@ class KeptAnswers:
     A question that it cannot answer gets TIMED_OUT then, and a place in missing.
     """
 
-    def __init__(self, resolver: Resolver | None, now: int | None = None) -> None:
+    def __init__(self, resolver: CountingResolver | None, now: int | None = None) -> None:
         self._resolver = resolver
         self._answers: dict[tuple[str, bytes], Answer[Any]] = {}
         self.now = int(time.time()) if now is None else now
@@ -73,6 +74,16 @@ class KeptAnswers:
     def questions(self) -> int:
         """Tell how many different questions were asked, or are in the file."""
         return len(self._answers)
+
+    @property
+    def queries(self) -> int:
+        """Count the same, as the filter calls it."""
+        return len(self._answers)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in which an answer of DNS was awaited: none where they come from a file."""
+        return self._resolver.seconds if self._resolver is not None else 0.0
 
     def write(self, path: str) -> None:
         """Write all answers to a file. Raises OSError."""

@@ -106,7 +106,8 @@ def explain_command(  # noqa: PLR0913, PLR0917 - the options
     if as_json:
         print_json(report)
     else:
-        show_report(report, {identity: trace.lines() for identity, trace in judgement.traces.items()})
+        spf_steps = {identity: trace.lines() for identity, trace in judgement.traces.items()}
+        show_report(report, spf_steps, judgement.dmarc.lines())
 
 
 def _find_hop(way: Way, client: IpAddress | None) -> Hop | None:

@@ -13,7 +13,7 @@ from srsd.exclusion import Skip
 from srsd.filter.origin import Origin
 from srsd.syntax.domain import fold_domain
 from srsd.syntax.network import NetworkSet
-from srsd.wire.milter import ChangeHeader, Continue, InsertHeader
+from srsd.wire.milter import ChangeHeader, InsertHeader, ReplyCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from srsd.config import Config
     from srsd.daemon.files import Parsed
     from srsd.exclusion import ExclusionMap
-    from srsd.filter.service import Report
+    from srsd.filter.report import Report
     from srsd.filter.transaction import Transaction
+    from srsd.filter.verdict import Verdict
     from srsd.resolving import IpAddress
     from srsd.syntax.header import HeaderField
+    from srsd.wire.milter import Verdict as MilterVerdict
     from srsd.wire.milter_session import Decision
 
 _REVERSE_PATH_SKIPS = {Skip.SRS, Skip.SPF}
@@ -48,9 +50,13 @@ def describe(case: Case, judgement: Judgement, parsed: Parsed) -> dict[str, Any]
         "exclusions": [*_exclusions(transaction, parsed.exclusions)],
         "authentication_results": [*_authentication_results(case.fields, removed, transaction)],
         "spf": _spf(judgement),
+        "author": _author(report),
         "dkim": _dkim(report),
+        "arc": _arc(report),
+        "dmarc": _dmarc(judgement),
         "signing": _signing(report),
-        "verdict": _verdict(report.decision),
+        "sealing": {"sealed_as": report.seal.sealed_as, "why_not": report.seal.why_not},
+        **_verdict(report.verdict),
         "header_fields_added": [
             {"name": printable(field.name), "value": one_line(field.value), "lines": _lines(field)}
             for field in added
@@ -158,5 +164,66 @@ def _signing(report: Report) -> dict[str, Any]:
     }
 
 
-def _verdict(decision: Decision) -> str:
-    return "accept" if isinstance(decision.verdict, Continue) else type(decision.verdict).__name__.lower()
+def _author(report: Report) -> dict[str, str]:
+    author = report.results.author
+    address = printable(bytes(author.address)) if author.address is not None else ""
+    return {"address": address, "domain": printable(author.domain), "problem": author.problem}
+
+
+def _arc(report: Report) -> dict[str, Any]:
+    arc = report.results.arc
+    chain = arc.chain
+    if chain is None:
+        return {"why_unchecked": arc.why_unchecked, "result": "", "reason": "", "sets": []}
+    return {
+        "why_unchecked": "",
+        "result": chain.status.value,
+        "reason": chain.phrase,
+        "sets": [
+            {
+                "instance": each.instance,
+                "domain": printable(each.domain),
+                "selector": printable(each.selector),
+                "results": one_line(each.payload),
+            }
+            for each in chain.sets
+        ],
+    }
+
+
+def _dmarc(judgement: Judgement) -> dict[str, Any]:
+    dmarc = judgement.report.results.dmarc
+    outcome = dmarc.outcome
+    found: dict[str, Any] = {"result": "", "reason": "", "policy": "", "record_domain": "", "aligned": []}
+    if outcome is not None:
+        found = {
+            "result": outcome.result.value,
+            "reason": outcome.reason,
+            "policy": outcome.policy.value if outcome.policy is not None else "",
+            "record_domain": printable(outcome.record_domain),
+            "aligned": [f"{each.method} {printable(each.domain)}" for each in outcome.aligned],
+        }
+    return {
+        "why_unchecked": dmarc.why_unchecked,
+        **found,
+        "local_policy": printable(dmarc.vouched_by),
+        "steps": judgement.dmarc.as_dicts(),
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, str]:
+    finding = verdict.finding
+    return {
+        "verdict": verdict.action.word,
+        "verdict_by": finding.key if finding is not None else "",
+        "verdict_reason": finding.text if finding is not None else "",
+        "shadow_verdict": verdict.wanted.word if verdict.why_not else "",
+        "verdict_why_not": verdict.why_not,
+        "reply": _reply(verdict.reply()),
+    }
+
+
+def _reply(reply: MilterVerdict) -> str:
+    if not isinstance(reply, ReplyCode):
+        return ""
+    return f"{reply.code} {reply.enhanced.decode()} {reply.text.decode()}"

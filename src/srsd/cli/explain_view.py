@@ -15,13 +15,16 @@ _TEXT_MAXIMUM = 300  # characters of one text of a stranger; --json has it whole
 _FIELDS_MAXIMUM = 50  # of a kind
 
 
-def show_report(report: dict[str, Any], traces: dict[str, list[str]]) -> None:
-    """Print a report as srsd.cli.explain makes it, and the steps of SPF. All texts in them are printable."""
-    for line in _lines(report, traces):
+def show_report(report: dict[str, Any], traces: dict[str, list[str]], dmarc_steps: list[str]) -> None:
+    """Print a report as srsd.cli.explain makes it, and the steps of SPF and DMARC.
+
+    All texts in them are printable.
+    """
+    for line in _lines(report, traces, dmarc_steps):
         click.echo(line)
 
 
-def _lines(report: dict[str, Any], traces: dict[str, list[str]]) -> Iterator[str]:
+def _lines(report: dict[str, Any], traces: dict[str, list[str]], dmarc_steps: list[str]) -> Iterator[str]:
     yield f"{_cut(report['file'])}, as {report['authserv_id']} ({report['authserv_id_from']}) judges it now"
     yield from _message(report)
     yield ""
@@ -30,9 +33,13 @@ def _lines(report: dict[str, Any], traces: dict[str, list[str]]) -> Iterator[str
     yield from _spf(report["spf"], traces)
     yield ""
     yield from _dkim(report["dkim"])
-    yield from _signing(report["signing"])
+    yield from _arc(report["arc"])
     yield ""
-    yield f"Verdict: {report['verdict']}"
+    yield from _dmarc(report["dmarc"], report["author"], dmarc_steps)
+    yield from _signing(report["signing"])
+    yield from _sealing(report["sealing"])
+    yield ""
+    yield from _verdict(report)
     fields = report["header_fields_added"]
     yield "Header fields that are added, from the top:" if fields else "No header field is added."
     for field in fields:
@@ -85,6 +92,46 @@ def _dkim(dkim: dict[str, Any]) -> Iterator[str]:
         yield f"DKIM: {each['result']}: {each['reason']}: d={_cut(each['domain'])} s={_cut(each['selector'])}"
     if dkim["not_examined"]:
         yield f"DKIM: {dkim['not_examined']} more signatures are not looked at"
+
+
+def _arc(arc: dict[str, Any]) -> Iterator[str]:
+    if arc["why_unchecked"]:
+        yield f"ARC is not checked: {arc['why_unchecked']}"
+        return
+    yield f"ARC: {arc['result']}: {arc['reason']}"
+    for each in arc["sets"]:
+        yield f"  set {each['instance']}, sealed by {_cut(each['domain'])}, says: {_cut(each['results'])}"
+
+
+def _dmarc(dmarc: dict[str, Any], author: dict[str, str], steps: list[str]) -> Iterator[str]:
+    if author["problem"]:
+        yield f"Author: {author['problem']}"
+    if dmarc["result"]:
+        policy = f", policy {dmarc['policy']}" if dmarc["policy"] else ""
+        yield f"DMARC of {_cut(author['domain'])}: {dmarc['result']}: {dmarc['reason']}{policy}"
+    elif dmarc["why_unchecked"] != author["problem"] or not author["problem"]:
+        yield f"DMARC: nothing can be said: {dmarc['why_unchecked']}"
+    yield from (f"  {_cut(line)}" for line in steps)
+    if dmarc["local_policy"]:
+        yield f"  local policy: the trusted sealer {_cut(dmarc['local_policy'])} saw it pass"
+
+
+def _sealing(sealing: dict[str, str]) -> Iterator[str]:
+    if sealing["sealed_as"]:
+        yield f"Sealed: {sealing['sealed_as']}"
+    elif sealing["why_not"]:
+        yield f"Not sealed: {_cut(sealing['why_not'])}"
+
+
+def _verdict(report: dict[str, Any]) -> Iterator[str]:
+    if not report["verdict_by"]:
+        yield f"Verdict: {report['verdict']}"
+        return
+    yield f"Verdict: {report['verdict']}: policy.{report['verdict_by']}: {report['verdict_reason']}"
+    if report["verdict_why_not"]:
+        yield f"  it would be {report['shadow_verdict']}, but for this: {report['verdict_why_not']}"
+    if report["reply"]:
+        yield f"  the client is told: {report['reply']}"
 
 
 def _signing(signing: dict[str, Any]) -> Iterator[str]:

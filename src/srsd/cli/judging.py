@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.cli.dns_answers import NoAnswers, live_answers
 from srsd.daemon.service import make_rules
+from srsd.dmarc.discovery import discover
+from srsd.dmarc.trace import Trace as DmarcTrace
 from srsd.filter.authenticate import check_spf
+from srsd.filter.results import check_dmarc
 from srsd.filter.service import MailFilter, World
 from srsd.spf.trace import Trace
 from srsd.wire.milter_session import Decision
@@ -14,7 +18,7 @@ from srsd.wire.milter_session import Decision
 if TYPE_CHECKING:
     from srsd.cli.dns_answers import KeptAnswers
     from srsd.daemon.files import Parsed
-    from srsd.filter.service import Report
+    from srsd.filter.report import Report
     from srsd.syntax.header import HeaderField
     from srsd.wire.milter_session import Envelope
 
@@ -35,6 +39,8 @@ class Judgement(NamedTuple):
     report: Report
     traces: dict[str, Trace]
     """Of SPF, by identity; empty where it was not asked."""
+    dmarc: DmarcTrace
+    """Empty where DMARC was not asked for."""
 
 
 async def judge(case: Case, parsed: Parsed, kept: KeptAnswers | None) -> tuple[KeptAnswers, Judgement]:
@@ -52,6 +58,7 @@ async def _judge_by(case: Case, parsed: Parsed, answers: KeptAnswers) -> Judgeme
         make_resolver=lambda: answers,
         cache=NoAnswers(),
         clock=lambda: answers.now,
+        timer=time.monotonic,
         report=reports.append,
         authserv_id=case.envelope.macros[b"j"],
     )
@@ -69,4 +76,13 @@ async def _judge_by(case: Case, parsed: Parsed, answers: KeptAnswers) -> Judgeme
         mail_from, helo = Trace(), Trace()
         await check_spf(report.transaction, answers, answers.now, mail_from_trace=mail_from, helo_trace=helo)
         traces = {"MAIL FROM": mail_from, "HELO": helo}
-    return Judgement(report, traces)
+    return Judgement(report, traces, await _trace_dmarc(report, answers))
+
+
+async def _trace_dmarc(report: Report, answers: KeptAnswers) -> DmarcTrace:
+    """Ask DMARC for its steps, from the same answers."""
+    trace = DmarcTrace()
+    if report.results.dmarc.asked:
+        discovery = await discover(report.results.author.domain, answers, trace)
+        await check_dmarc(report.results, discovery, answers, trace=trace)
+    return trace

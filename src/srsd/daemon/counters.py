@@ -21,6 +21,13 @@ EVENTS = {
     "spf_helo": ("result", "Results of SPF for HELO beside a sender"),
     "dkim_signatures": ("result", "Results of DKIM signatures"),
     "dkim_signed": ("outcome", "Signatures made by us"),
+    "dmarc": ("result", "Results of DMARC"),
+    "arc": ("result", "Results of ARC, where there is a chain"),
+    "arc_sealed": ("outcome", "ARC sets added by us, or why none"),
+    "verdicts": ("action", "What was done with messages, by policy"),
+    "verdicts_shadow": ("action", "What policy would have done, had nothing kept it from that"),
+    "verdicts_by": ("key", "Findings that decided a verdict, or would have, by their key in [policy]"),
+    "defer_budget_spent": ("reason", "Messages accepted with temperror, because DNS had failed too often"),
     "forgeries_removed": ("field", "Header fields removed because they claimed to be ours"),
 }
 

@@ -85,6 +85,12 @@ def read_config(path: str) -> ConfigFile:
     return ConfigFile(config, text, [remark._replace(file=path).line() for remark in remarks])
 
 
+def _uses_keys(config: Config) -> bool:
+    """Tell whether the keys and tables of [dkim] are needed: to sign, to seal, to know who is who."""
+    wanted = config.dkim.sign or config.arc.seal or config.policy.login_mismatch != "accept"
+    return wanted and bool(config.listen.milter)
+
+
 class Files:
     """The configuration and the files that it names.
 
@@ -96,8 +102,7 @@ class Files:
         srs = self.config.srs
         self._secrets = WatchedFile(srs.secrets_file, parse_keyring, private=True) if srs.domain else None
         self._exclusions = WatchedFile(self.config.exclude.file, parse_exclusion_map, may_be_absent=True)
-        signs = self.config.dkim.sign and self.config.listen.milter
-        self._keys = KeyFiles(self.config.dkim) if signs else None
+        self._keys = KeyFiles(self.config.dkim) if _uses_keys(self.config) else None
         faults: list[Fault] = []
         for watched in (self._secrets, self._exclusions, self._keys):
             try:

@@ -3,21 +3,49 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from srsd.arc.result import ChainStatus
 from srsd.daemon.log import loggable
+from srsd.filter.verdict import BUDGET_SPENT
 
 if TYPE_CHECKING:
     from srsd.daemon.counters import Counters
     from srsd.filter.authenticate import DkimResults
-    from srsd.filter.service import Report
+    from srsd.filter.author import Author
+    from srsd.filter.report import Report, Timings
     from srsd.filter.transaction import Transaction
+    from srsd.filter.verdict import Verdict
 
+Facts: TypeAlias = dict[str, str | int]
 _LOG = logging.getLogger(__name__)
 
 
 def note_message(report: Report, counters: Counters) -> None:
     """Count a message, and write its line."""
+    _count(report, counters)
+    signatures = report.signatures
+    if signatures.unverified:
+        _LOG.error(
+            "%s: a signature of ours fails with our own key, so it is left out: %s; please report it",
+            loggable(report.queue_id),
+            "; ".join(signatures.unverified),
+        )
+    if report.verdict.why_not == BUDGET_SPENT:
+        _LOG.warning(
+            "%s: accepted with temperror: DNS has failed for policy.defer_budget messages in a row (%s); "
+            "see whether the name servers answer",
+            loggable(report.queue_id),
+            report.verdict.finding.text if report.verdict.finding else "",
+        )
+    level = logging.WARNING if signatures.hazards else logging.INFO
+    if _LOG.isEnabledFor(level):
+        facts = _facts(report)
+        said = ", ".join([f"{name}={value}" for name, value in facts.items() if name != "queue_id"])
+        _LOG.log(level, "%s: %s", facts["queue_id"] or "no queue id", said, extra={"facts": facts})
+
+
+def _count(report: Report, counters: Counters) -> None:
     spf, dkim = report.results.spf, report.results.dkim
     counters.count("messages", report.transaction.origin.value)
     if spf.mail_from is not None:
@@ -33,22 +61,37 @@ def note_message(report: Report, counters: Counters) -> None:
         counters.count("dkim_signed", "signed", len(signatures.values))
     if signatures.unverified:
         counters.count("dkim_signed", "not verified", len(signatures.unverified))
-        _LOG.error(
-            "%s: a signature of ours fails with our own key, so it is left out: %s; please report it",
-            loggable(report.queue_id),
-            "; ".join(signatures.unverified),
-        )
-    level = logging.WARNING if signatures.hazards else logging.INFO
-    if _LOG.isEnabledFor(level):
-        facts = _facts(report)
-        said = ", ".join(f"{name}={value}" for name, value in facts.items() if name != "queue_id")
-        _LOG.log(level, "%s: %s", facts["queue_id"] or "no queue id", said, extra={"facts": facts})
+    _count_dmarc_and_arc(report, counters)
+    _count_verdict(report.verdict, counters)
 
 
-def _facts(report: Report) -> dict[str, str | int]:
+def _count_dmarc_and_arc(report: Report, counters: Counters) -> None:
+    dmarc, chain = report.results.dmarc.outcome, report.results.arc.chain
+    if dmarc is not None:
+        counters.count("dmarc", dmarc.result.value)
+    if chain is not None and chain.status is not ChainStatus.NONE:
+        counters.count("arc", chain.status.value)
+    if report.seal.fields:
+        counters.count("arc_sealed", "sealed")
+    elif report.seal.why_not:
+        counters.count("arc_sealed", report.seal.why_not)
+
+
+def _count_verdict(verdict: Verdict, counters: Counters) -> None:
+    counters.count("verdicts", verdict.action.word)
+    if verdict.finding is None:
+        return
+    counters.count("verdicts_by", verdict.finding.key)
+    if verdict.wanted is not verdict.action:
+        counters.count("verdicts_shadow", verdict.wanted.word)
+    if verdict.why_not == BUDGET_SPENT:
+        counters.count("defer_budget_spent", "DNS")
+
+
+def _facts(report: Report) -> Facts:
     """Give what is known of a message, by name; nothing in it can end the line."""
     transaction = report.transaction
-    facts: dict[str, str | int] = {
+    facts: Facts = {
         "queue_id": loggable(report.queue_id),
         "client": _client(transaction),
         "helo": loggable(transaction.helo),
@@ -57,7 +100,14 @@ def _facts(report: Report) -> dict[str, str | int]:
     }
     if transaction.login:
         facts["login"] = loggable(transaction.login)
-    return facts | _spf_facts(report) | _dkim_facts(report.results.dkim) | _signing_facts(report)
+    facts |= _author_facts(report.results.author)
+    facts |= _spf_facts(report)
+    facts |= _dkim_facts(report.results.dkim)
+    facts |= _arc_facts(report)
+    facts |= _dmarc_facts(report)
+    facts |= _signing_facts(report)
+    facts |= _verdict_facts(report.verdict)
+    return facts | _timing_facts(report.timings)
 
 
 def _client(transaction: Transaction) -> str:
@@ -67,9 +117,9 @@ def _client(transaction: Transaction) -> str:
     return address if name == address else name + address
 
 
-def _spf_facts(report: Report) -> dict[str, str | int]:
+def _spf_facts(report: Report) -> Facts:
     spf = report.results.spf
-    facts: dict[str, str | int] = {}
+    facts: Facts = {}
     for name, outcome in (("spf", spf.mail_from), ("spf_helo", spf.helo)):
         if outcome is not None:
             facts[name] = outcome.result.value
@@ -79,8 +129,8 @@ def _spf_facts(report: Report) -> dict[str, str | int]:
     return facts
 
 
-def _dkim_facts(dkim: DkimResults) -> dict[str, str | int]:
-    facts: dict[str, str | int] = {}
+def _dkim_facts(dkim: DkimResults) -> Facts:
+    facts: Facts = {}
     if dkim.signatures:
         facts["dkim"] = "; ".join(
             f"{each.result.value} ({each.phrase}) d={loggable(each.domain)} s={loggable(each.selector)}"
@@ -91,9 +141,63 @@ def _dkim_facts(dkim: DkimResults) -> dict[str, str | int]:
     return facts
 
 
-def _signing_facts(report: Report) -> dict[str, str | int]:
+def _author_facts(author: Author) -> Facts:
+    """Name the author as From does; what is wrong with From stands for one."""
+    if author.address is not None:
+        return {"author": f"<{loggable(bytes(author.address))}>"}
+    return {"author_problem": author.problem}
+
+
+def _arc_facts(report: Report) -> Facts:
+    facts: Facts = {}
+    chain, seal = report.results.arc.chain, report.seal
+    if chain is not None and chain.status is not ChainStatus.NONE:
+        facts["arc"] = chain.status.value
+        facts["arc_reason"] = chain.phrase
+        facts["arc_sealers"] = " ".join([loggable(each.domain) for each in chain.sets])
+    if seal.sealed_as:
+        facts["sealed"] = seal.sealed_as
+    elif seal.why_not:
+        facts["unsealed"] = seal.why_not
+    return facts
+
+
+def _dmarc_facts(report: Report) -> Facts:
+    dmarc = report.results.dmarc
+    outcome = dmarc.outcome
+    if outcome is None:
+        return {} if report.transaction.origin.ours else {"dmarc_unchecked": dmarc.why_unchecked}
+    facts: Facts = {"dmarc": outcome.result.value, "dmarc_reason": outcome.reason}
+    if outcome.policy is not None:
+        facts["dmarc_policy"] = outcome.policy.value
+        facts["dmarc_record"] = loggable(outcome.record_domain)
+    if dmarc.vouched_by:
+        facts["dmarc_local_policy"] = f"trusted sealer {loggable(dmarc.vouched_by)}"
+    return facts
+
+
+def _verdict_facts(verdict: Verdict) -> Facts:
+    facts: Facts = {"verdict": verdict.action.word}
+    if verdict.finding is not None:
+        facts["verdict_by"] = verdict.finding.key
+        facts["verdict_reason"] = verdict.finding.text
+        if verdict.why_not:
+            facts["shadow_verdict"] = verdict.wanted.word
+            facts["verdict_why_not"] = verdict.why_not
+    return facts
+
+
+def _timing_facts(timings: Timings) -> Facts:
+    facts: Facts = {"seconds": f"{timings.seconds:.3f}"}
+    if timings.dns_queries:
+        facts["dns_queries"] = timings.dns_queries
+        facts["dns_seconds"] = f"{timings.dns_seconds:.3f}"
+    return facts
+
+
+def _signing_facts(report: Report) -> Facts:
     signatures = report.signatures
-    facts: dict[str, str | int] = {}
+    facts: Facts = {}
     if signatures.signed_as:
         facts["signed"] = "; ".join(signatures.signed_as)
     if signatures.why:

@@ -14,13 +14,14 @@ from srsd.daemon.dns.resolver import StubResolver
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
+from srsd.filter.sealing import SealingService
 from srsd.filter.service import MailFilter, Rules, World
 from srsd.filter.signing import SigningService
 
 if TYPE_CHECKING:
     from srsd.daemon.counters import Counters
     from srsd.daemon.files import Material, Parsed
-    from srsd.resolving import DnsParameters, Resolver
+    from srsd.resolving import DnsParameters
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_PER_DAY = 86400
@@ -77,6 +78,7 @@ class Service:
             make_resolver=partial(_message_resolver, self.resolver, self._dns),
             cache=CacheResolver(self.resolver),
             clock=lambda: int(time.time()),
+            timer=time.monotonic,
             report=partial(note_message, counters=self._counters),
             authserv_id=socket.gethostname().encode(errors="replace"),
         )
@@ -94,14 +96,27 @@ class Service:
 def make_rules(parsed: Parsed) -> Rules:
     """Say what the admin wants of the mail filter."""
     config, exclusions = parsed.config, parsed.exclusions
-    signing = None
+    signing = sealing = None
     if config.dkim.sign:
         in_debug = config.log.level == "debug"
         signing = SigningService(config.dkim, parsed.signing, exclusions, verify_all=in_debug)
-    return Rules(config.milter, config.spf, config.dkim, exclusions, signing)
+    if config.arc.seal:
+        sealing = SealingService(config.arc.domain, parsed.signing.keys)
+    return Rules(
+        milter=config.milter,
+        spf=config.spf,
+        dkim=config.dkim,
+        dmarc=config.dmarc,
+        arc=config.arc,
+        policy=config.policy,
+        exclusions=exclusions,
+        signing=signing,
+        sealing=sealing,
+        logins=parsed.signing.logins,
+    )
 
 
-def _message_resolver(resolver: StubResolver, parameters: DnsParameters) -> Resolver:
+def _message_resolver(resolver: StubResolver, parameters: DnsParameters) -> MessageResolver:
     return MessageResolver(resolver, deadline=parameters.message_deadline)
 
 

@@ -113,10 +113,6 @@ class SigningRules:
             return by_directory
         return KeyChoice((), f"{by_table.reason}, {by_directory.reason}")
 
-    def may_write_as(self, login: bytes, author: Address) -> bool | None:
-        """Tell whether a login may write as an author; None where there is no table."""
-        return self.logins.allows(login, author) if self.logins is not None else None
-
 
 def parse_signing_rules(
     texts: SigningTexts, parameters: DkimKeyParameters

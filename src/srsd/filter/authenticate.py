@@ -1,4 +1,4 @@
-"""From the facts of a transaction to results: which checks apply, all their DNS side by side."""
+"""Who the sender is: which checks of SPF and DKIM apply to a transaction, and what they ask of DNS."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from srsd.syntax.setting import setting
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from srsd.dkim.login_table import LoginTable
     from srsd.dkim.result import DkimResult
     from srsd.exclusion import ExclusionMap
     from srsd.filter.author import Author
@@ -56,17 +57,19 @@ class DkimResults(NamedTuple):
     why_unchecked: str = ""
 
 
-class Results(NamedTuple):
-    """What the checks found."""
+class NullMx(NamedTuple):
+    """Whether the domain of MAIL FROM says that it takes no mail (RFC 7505)."""
 
-    spf: SpfResults
-    dkim: DkimResults
+    found: bool = False
+    missing: str = ""  # why DNS gave no answer
 
 
 NO_ADDRESS = "the client has no IP address"
 SWITCHED_OFF = "switched off"
 EXCLUDED = "excluded"
 HEADER_TOO_LARGE = "the header is too large"
+LOGIN_MISMATCH = "the login may not write as this author"
+_NO_SKIPS: frozenset[Skip] = frozenset()
 
 
 def why_no_spf(transaction: Transaction, parameters: SpfCheckParameters, exclusions: ExclusionMap) -> str:
@@ -86,12 +89,24 @@ def why_no_spf(transaction: Transaction, parameters: SpfCheckParameters, exclusi
     return ""
 
 
-def is_excluded(skip: Skip, client: IpAddress | None, author: Author, exclusions: ExclusionMap) -> bool:
-    """Tell whether the exclusion map switches something off for an author, or for the client."""
-    if client is not None and skip in exclusions.for_client(client):
-        return True
-    address = author.address
-    return address is not None and skip in exclusions.for_address(address.local_part, author.domain)
+def skips_of(client: IpAddress | None, author: Author, exclusions: ExclusionMap) -> frozenset[Skip]:
+    """Tell what the exclusion map switches off for an author, or for the client."""
+    if not exclusions:
+        return _NO_SKIPS
+    skipped = exclusions.for_client(client) if client is not None else _NO_SKIPS
+    if author.address is not None:
+        return skipped | exclusions.for_address(author.address.local_part, author.domain)
+    return skipped | exclusions.for_domain(author.domain) if author.domain else skipped
+
+
+def is_login_mismatch(login: bytes, author: Author, logins: LoginTable | None) -> bool:
+    """Tell whether a client that has authenticated writes as an author that its login does not have.
+
+    Where there is not one author, nobody can tell whom a reader would see.
+    """
+    if logins is None or not login:
+        return False
+    return author.address is None or not logins.allows(login, author.address)
 
 
 async def check_spf(
@@ -150,3 +165,15 @@ async def ask_for_keys(names: Iterable[bytes], resolver: Resolver) -> dict[bytes
     """Ask for DKIM key records side by side."""
     names = list(names)
     return dict(zip(names, await asyncio.gather(*map(resolver.txt, names)), strict=True))
+
+
+async def check_null_mx(transaction: Transaction, resolver: Resolver) -> NullMx:
+    """Ask whether the domain of MAIL FROM takes no mail: one MX record, whose name is the root."""
+    sender = transaction.sender
+    domain = fold_domain(sender.domain) if sender is not None else None
+    if domain is None or domain.startswith(b"["):
+        return NullMx()
+    answer = await resolver.mx(domain)
+    if answer.outcome.temporary:
+        return NullMx(missing=answer.outcome.value)
+    return NullMx(found=[each.exchange for each in answer.records] == [b""])

@@ -15,26 +15,62 @@ if TYPE_CHECKING:
 
 
 class Author(NamedTuple):
-    """The one author of a message, or why there is not exactly one."""
+    """The one author of a message, or why there is not exactly one.
+
+    Several authors of one domain have that domain, which is what DMARC wants (RFC 9989 §5.3.1).
+    """
 
     address: Address | None
-    domain: bytes  # folded; b"" without an address
-    problem: str = ""
+    domain: bytes  # folded; b"" where it is not one
+    problem: str = ""  # why there is no address
+
+
+NO_AUTHOR = Author(None, b"", "there is no From field")
+
+
+class AuthorSearch:
+    """Watches the header go by, and keeps what says who the author is."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: list[bytes] = []  # of From fields: two are one too many
+
+    def see(self, fields: Iterable[HeaderField]) -> None:
+        """Look at the next header fields."""
+        if len(self._values) < 2:
+            self._values += [
+                value
+                for name, value in fields
+                if name[:1] in (b"F", b"f") and name.rstrip().lower() == b"from"
+            ][:2]
+
+    def author(self) -> Author:
+        """Tell the author: there must be one From field (RFC 5322 §3.6.2), and one address in it."""
+        if not self._values:
+            return NO_AUTHOR
+        if len(self._values) > 1:
+            return Author(None, b"", "there are several From fields")
+        return _parse_author(self._values[0])
 
 
 def find_author(fields: Iterable[HeaderField]) -> Author:
-    """Find the author: there must be one From field, and one address in it (RFC 5322 §3.6.2)."""
-    values = [value for name, value in fields if len(name.rstrip()) == 4 and name.lower().rstrip() == b"from"]
-    if not values:
-        return Author(None, b"", "there is no From field")
-    if len(values) > 1:
-        return Author(None, b"", "there are several From fields")
-    addresses = parse_mailbox_list(values[0])
+    """Find the author in a header that is there as a whole."""
+    search = AuthorSearch()
+    search.see(fields)
+    return search.author()
+
+
+def _parse_author(value: bytes) -> Author:
+    addresses = parse_mailbox_list(value)
     if addresses is None:
         return Author(None, b"", "the From field cannot be parsed")
-    if len(addresses) > 1:
-        return Author(None, b"", "there are several addresses in From")
-    domain = fold_domain(addresses[0].domain)
+    domains = {fold_domain(address.domain) for address in addresses}
+    domain = domains.pop()
+    if domains:
+        return Author(None, b"", "there are addresses of several domains in From")
     if domain is None or domain.startswith(b"["):
         return Author(None, b"", "the address in From has no domain name")
+    if len(addresses) > 1:
+        return Author(None, domain, "there are several addresses in From")
     return Author(addresses[0], domain)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from srsd.authres import Result, format_results
 from srsd.dkim.result import Reason
+from srsd.dmarc.evaluate import DmarcResult
 from srsd.filter.authenticate import HEADER_TOO_LARGE
+from srsd.filter.chain import arc_results
 from srsd.filter.forgeries import AUTHENTICATION_RESULTS
 from srsd.filter.signing import DKIM_SIGNATURE
-from srsd.spf.outcome import SpfResult
+from srsd.spf.outcome import SpfResult, shown
 from srsd.spf.received_spf import format_received_spf
 from srsd.syntax.address import Address
 from srsd.syntax.domain import fold_domain
@@ -22,8 +24,11 @@ from srsd.wire.milter import InsertHeader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from srsd.filter.authenticate import DkimResults, Results, SpfResults
+    from srsd.filter.authenticate import DkimResults, SpfResults
+    from srsd.filter.author import Author
     from srsd.filter.forgeries import Forgeries
+    from srsd.filter.results import DmarcResults, Results
+    from srsd.filter.sealing import Seal
     from srsd.filter.signing import Signatures
     from srsd.filter.transaction import Transaction
     from srsd.wire.milter import Modification
@@ -31,25 +36,40 @@ if TYPE_CHECKING:
 _RECEIVED_SPF = b"Received-SPF"
 
 
-def modifications(
+def modifications(  # noqa: PLR0913 - all that can change a message
     transaction: Transaction,
     results: Results,
     forgeries: Forgeries,
     signatures: Signatures,
     *,
+    seal: Seal,
+    value: bytes,
     received_spf: bool,
-) -> tuple[Modification, ...]:
-    """Give the changes to a message. Mail of ours loses what claims to be our results, and may be signed."""
+) -> list[Modification]:
+    """Give the changes to a message; value is that of authentication_results, b"" for mail of ours.
+
+    From the top: the ARC set, Authentication-Results, Received-SPF, DKIM-Signature.
+    """
     changes: list[Modification] = [*forgeries.removals()]
-    if not transaction.origin.ours:
-        results_of_methods = [*spf_results(transaction, results.spf), *dkim_results(results.dkim)]
-        value = format_results(transaction.authserv_id, results_of_methods, utf8=transaction.utf8)
-        from_the_top = [InsertHeader(0, AUTHENTICATION_RESULTS, value)]
+    from_the_top = [InsertHeader(0, *field) for field in seal.fields]
+    if value:
+        from_the_top.append(InsertHeader(0, AUTHENTICATION_RESULTS, value))
         if received_spf:
             from_the_top += _received_spf(transaction, results.spf)
-        changes += reversed(from_the_top)
-    changes += (InsertHeader(0, DKIM_SIGNATURE, value) for value in reversed(signatures.values))
-    return tuple(changes)
+    from_the_top += [InsertHeader(0, DKIM_SIGNATURE, value) for value in signatures.values]
+    changes += reversed(from_the_top)
+    return changes
+
+
+def authentication_results(transaction: Transaction, results: Results) -> bytes:
+    """Write the value of the one Authentication-Results field that is ours."""
+    of_methods = [
+        *spf_results(transaction, results.spf),
+        *dkim_results(results.dkim),
+        *arc_results(results.arc, transaction.client),
+        *dmarc_results(results.dmarc, results.author),
+    ]
+    return format_results(transaction.authserv_id, of_methods, utf8=transaction.utf8)
 
 
 def _received_spf(transaction: Transaction, results: SpfResults) -> Iterator[InsertHeader]:
@@ -93,6 +113,22 @@ def dkim_results(results: DkimResults) -> Iterator[Result]:
         reason = "" if each.reason is Reason.VERIFIED else each.phrase
         kept = tuple(each for each in properties if each[2])
         yield Result("dkim", each.result.value, reason, kept)
+
+
+def dmarc_results(results: DmarcResults, author: Author) -> Iterator[Result]:
+    """Say what DMARC found, in the words of RFC 9989 §9.1 and §9.2; nothing where it can say nothing."""
+    outcome = results.outcome
+    if outcome is None:
+        if author.problem and not author.domain and results.why_unchecked == author.problem:
+            yield Result("dmarc", "permerror", author.problem)
+        return
+    properties = [("header", "from", author.domain)]
+    if outcome.policy is not None:
+        properties.append(("policy", "dmarc", outcome.policy.value.encode()))
+    reason = "" if outcome.result is DmarcResult.PASS else outcome.reason
+    if results.vouched_by:
+        reason = f"local_policy: trusted sealer {shown(results.vouched_by)} saw it pass"
+    yield Result("dmarc", outcome.result.value, reason, tuple(properties))
 
 
 def _helo(transaction: Transaction) -> tuple[tuple[str, str, bytes], ...]:

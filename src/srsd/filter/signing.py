@@ -12,8 +12,7 @@ from srsd.dkim.sign import DkimSigningParameters, plan_signing
 from srsd.dkim.signing_rules import DkimKeyParameters
 from srsd.dkim.verify import DkimVerificationParameters, plan_verification
 from srsd.exclusion import Skip
-from srsd.filter.authenticate import EXCLUDED, is_excluded
-from srsd.filter.author import find_author
+from srsd.filter.authenticate import EXCLUDED, HEADER_TOO_LARGE, LOGIN_MISMATCH, skips_of
 from srsd.filter.hazards import LONG_HEADER_LINES, BodyHazards, has_long_lines
 from srsd.resolving import Answer, Outcome
 from srsd.syntax.header import HeaderField
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     from srsd.dkim.sign import SigningPlan
     from srsd.dkim.signing_rules import SigningRules
     from srsd.exclusion import ExclusionMap
+    from srsd.filter.author import Author
     from srsd.filter.transaction import Transaction
 
 DKIM_SIGNATURE = b"DKIM-Signature"
 FROM_OUTSIDE = "it bears Authentication-Results of ours, so it came from outside before"
-LOGIN_MISMATCH = "the login may not write as this author"
 _SAMPLE = 64  # every so many signatures is verified
 
 
@@ -71,22 +70,33 @@ class SigningService:
         self._exclusions = exclusions
         self._until_sample = 0
 
-    def begin(
-        self, transaction: Transaction, fields: Sequence[HeaderField], now: int, *, came_from_outside: bool
-    ) -> MessageSigning | str:
-        """Begin to sign a message of ours whose header is there, or say why it is not signed."""
+    def begin(  # noqa: PLR0913 - these are the facts that it goes by
+        self,
+        transaction: Transaction,
+        fields: Sequence[HeaderField] | None,
+        author: Author,
+        now: int,
+        *,
+        came_from_outside: bool,
+        login_mismatch: bool,
+    ) -> MessageSigning | Signatures:
+        """Begin to sign a message of ours whose header is there, or say why it is not signed.
+
+        fields is None where the header is too large to be kept.
+        """
         if came_from_outside:
-            return FROM_OUTSIDE
-        author = find_author(fields)
+            return Signatures(why=FROM_OUTSIDE)
+        if fields is None:
+            return Signatures(why=HEADER_TOO_LARGE)
         if author.address is None:
-            return author.problem
-        if is_excluded(Skip.SIGN, transaction.client, author, self._exclusions):
-            return EXCLUDED
-        if transaction.login and self._rules.may_write_as(transaction.login, author.address) is False:
-            return LOGIN_MISMATCH
+            return Signatures(why=author.problem)
+        if Skip.SIGN in skips_of(transaction.client, author, self._exclusions):
+            return Signatures(why=EXCLUDED)
+        if login_mismatch:
+            return Signatures(why=LOGIN_MISMATCH)
         choice = self._rules.choose(author.address)
         if not choice.signers:
-            return choice.reason
+            return Signatures(why=choice.reason)
         plan = plan_signing(fields, choice.signers, now, self._parameters)
         hazards = (LONG_HEADER_LINES,) if has_long_lines(fields) else ()
         self._until_sample -= 1

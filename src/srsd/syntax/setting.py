@@ -13,18 +13,13 @@ def setting(
     default: Any,  # noqa: ANN401 - the dataclass field that it becomes has the type
     doc: str,
     check: Callable[[Any], str | None] | None = None,
-    *,
-    built: bool = True,
-    off: object = None,
 ) -> Any:  # noqa: ANN401 - as dataclasses.field
     """Declare a field of a configuration dataclass.
 
     doc is one or more sentences for the reference. check gets the value and gives None, or
-    what is wrong with it and what would be right. built is False for a key of a part that this
-    version does not have yet: it may only have its default, or be off. off is the value that asks
-    for nothing, where that is not simply false or empty.
+    what is wrong with it and what would be right.
     """
-    return field(default=default, metadata={"doc": doc, "check": check, "built": built, "off": off})
+    return field(default=default, metadata={"doc": doc, "check": check})
 
 
 def between(low: float, high: float) -> Callable[[float], str | None]:

@@ -1,0 +1,185 @@
+"""One message on its way through the filter, from the end of its envelope to what is decided about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from srsd.dkim.canonicalization import BodyHashes
+from srsd.filter.authenticate import SWITCHED_OFF, is_login_mismatch
+from srsd.filter.author import AuthorSearch
+from srsd.filter.checks import Checks
+from srsd.filter.forgeries import Forgeries
+from srsd.filter.modifications import authentication_results, modifications
+from srsd.filter.report import Report, Timings
+from srsd.filter.results import no_results
+from srsd.filter.sealing import MessageSealing, Seal
+from srsd.filter.signing import MessageSigning, Signatures
+from srsd.wire.milter_session import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+    from typing import TypeAlias
+
+    from srsd.dkim.canonicalization import BodyHash, BodyHashKey
+    from srsd.filter.author import Author
+    from srsd.filter.results import Results
+    from srsd.filter.service import MailFilter
+    from srsd.filter.transaction import Transaction
+    from srsd.syntax.header import HeaderField
+    from srsd.wire.milter import Modification
+
+    BodyHashesFound: TypeAlias = Mapping[BodyHashKey, BodyHash]
+
+HEADER_MAXIMUM = 1 << 19  # octets of a header that is kept for signatures
+_FIELD_OVERHEAD = 128  # octets of memory, beside those of the field
+
+
+class MessageInFilter:
+    """Told of a message part by part, it decides at its end.
+
+    Mail of ours may be signed. All other mail is checked, and may be sealed.
+    """
+
+    def __init__(self, judge: MailFilter, transaction: Transaction) -> None:
+        self._judge = judge
+        self._transaction = transaction
+        self._begun = judge.world.timer()
+        self._queue_id = b""
+        self._forgeries = Forgeries(transaction.authserv_id)
+        self._author_search = AuthorSearch()
+        self._fields: list[HeaderField] | None = [] if judge.reads_content else None
+        self._header_size = 0
+        self._hashes: BodyHashes | None = None
+        self._results_of_ours: Results
+        self._signing: MessageSigning | Signatures = Signatures()
+        self._sealing: MessageSealing | Seal = Seal()
+        self._checks: Checks | None = None
+        if not transaction.origin.ours:
+            null_mx = judge.policy.acts_on("null_mx")
+            self._checks = Checks(judge.rules, judge.world, transaction, null_mx=null_mx)
+
+    def headers(self, fields: list[HeaderField]) -> None:
+        """Take the next header fields."""
+        self._forgeries.see(fields)
+        self._author_search.see(fields)
+        if self._fields is not None:
+            self._fields += fields
+            self._header_size += sum([len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields])
+            if self._header_size > HEADER_MAXIMUM:
+                self._fields = None
+
+    def end_of_headers(self) -> None:
+        """Take note that all header fields were given."""
+        fields, now = self._fields, self._judge.world.clock()
+        self._fields = None
+        author = self._author_search.author()
+        if self._checks is None:
+            wanted = self._begin_signing(fields, author, now)
+        else:
+            wanted = self._begin_checks(self._checks, fields, author, now)
+        if wanted:
+            self._hashes = BodyHashes(wanted)
+
+    def _begin_signing(
+        self, fields: list[HeaderField] | None, author: Author, now: int
+    ) -> frozenset[BodyHashKey]:
+        rules, transaction = self._judge.rules, self._transaction
+        mismatch = is_login_mismatch(transaction.login, author, rules.logins)
+        self._results_of_ours = no_results(author, transaction.origin.value, login_mismatch=mismatch)
+        signing = rules.signing
+        if signing is None:
+            self._signing = Signatures(why=SWITCHED_OFF)
+            return frozenset()
+        self._signing = signing.begin(
+            transaction,
+            fields,
+            author,
+            now,
+            came_from_outside=self._forgeries.bears_our_results,
+            login_mismatch=mismatch,
+        )
+        wanted = self._signing.body_hash if isinstance(self._signing, MessageSigning) else None
+        return frozenset({wanted}) if wanted else frozenset()
+
+    def _begin_checks(
+        self, checks: Checks, fields: list[HeaderField] | None, author: Author, now: int
+    ) -> frozenset[BodyHashKey]:
+        wanted = checks.see_header(fields, author, now)
+        sealing = self._judge.rules.sealing
+        if sealing is not None:
+            self._sealing = sealing.begin(fields, checks.chain, now)
+            if isinstance(self._sealing, MessageSealing):
+                wanted |= {self._sealing.body_hash}
+        return wanted
+
+    def body(self, chunk: bytes) -> None:
+        """Take the next part of the body."""
+        if self._hashes is not None:
+            self._hashes.feed(chunk)
+            if isinstance(self._signing, MessageSigning):
+                self._signing.hazards.feed(chunk)
+
+    def end_of_message(self, macros: Mapping[bytes, bytes]) -> Decision | Awaitable[Decision]:
+        """Decide: at once if all answers are there."""
+        self._queue_id = macros.get(b"i", b"")
+        body_hashes = self._hashes.finish() if self._hashes is not None else {}
+        if self._checks is None:
+            return self._decide(self._results_of_ours, body_hashes)
+        results = self._checks.finish(body_hashes)
+        if results is not None:
+            return self._decide(results, body_hashes)
+        return self._decide_later(self._checks, body_hashes)
+
+    async def _decide_later(self, checks: Checks, body_hashes: BodyHashesFound) -> Decision:
+        return self._decide(await checks.finish_later(body_hashes), body_hashes)
+
+    def _decide(self, results: Results, body_hashes: BodyHashesFound) -> Decision:
+        judge, transaction = self._judge, self._transaction
+        signatures = self._finish_signing(body_hashes)
+        verdict = judge.policy.judge(transaction, results)
+        seal = Seal()
+        changes: list[Modification] = []
+        if not verdict.refuses:  # of what is refused nothing needs to be changed
+            value = b""
+            if not transaction.origin.ours:
+                value = authentication_results(transaction, results)
+                seal = self._finish_sealing(results, value, body_hashes)
+            changes = modifications(
+                transaction,
+                results,
+                self._forgeries,
+                signatures,
+                seal=seal,
+                value=value,
+                received_spf=judge.rules.spf.received_spf,
+            )
+            changes += verdict.modifications()
+        decision = Decision(tuple(changes), verdict.reply())
+        removed, timings = len(self._forgeries.positions), self._timings()
+        report = Report(
+            self._queue_id, transaction, results, signatures, removed, decision, seal, verdict, timings
+        )
+        judge.world.report(report)
+        return decision
+
+    def _finish_signing(self, body_hashes: BodyHashesFound) -> Signatures:
+        signing = self._signing
+        return signing.finish(body_hashes) if isinstance(signing, MessageSigning) else signing
+
+    def _finish_sealing(self, results: Results, value: bytes, body_hashes: BodyHashesFound) -> Seal:
+        sealing = self._sealing
+        if isinstance(sealing, MessageSealing):
+            return sealing.finish(results.arc, value, body_hashes)
+        return sealing
+
+    def _timings(self) -> Timings:
+        seconds = self._judge.world.timer() - self._begun
+        resolver = self._checks.resolver if self._checks is not None else None
+        if resolver is None:
+            return Timings(seconds)
+        return Timings(seconds, resolver.seconds, resolver.queries)
+
+    def abort(self) -> None:
+        """Forget the message: it is not going to end."""
+        if self._checks is not None:
+            self._checks.abort()
