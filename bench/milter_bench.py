@@ -24,9 +24,11 @@ STATE = Path(os.environ.setdefault("BENCH_STATE", str(Path(tempfile.gettempdir()
 CLIENT = "192.0.2.10"
 OUTSIDE = ["--client-ip", CLIENT]
 
-CHECKS_OFF = "[spf]\nverify = false\n[dkim]\nverify = false\nsign = false\n"
-SPF = "[dkim]\nverify = false\nsign = false\n"
-VERIFY = "[spf]\nverify = false\n[dkim]\nsign = false\n"
+ALONE = "[dmarc]\nverify = false\n[arc]\nverify = false\n"
+CHECKS_OFF = ALONE + "[spf]\nverify = false\n[dkim]\nverify = false\nsign = false\n"
+SPF = ALONE + "[dkim]\nverify = false\nsign = false\n"
+VERIFY = ALONE + "[spf]\nverify = false\n[dkim]\nsign = false\n"
+ALL = "[dkim]\nsign = false\n"
 SIGN = '[milter]\ninternal_networks = ["192.0.2.0/24"]\n[dkim]\nkey_directory = "{keys}"\n'
 
 
@@ -40,6 +42,7 @@ class Case(NamedTuple):
     arguments: list[str]
     per_second: float | None = None  # at least
     cpu: float | None = None  # at most
+    two_workers: float | None = None  # messages/s with two of them, at least
     connections: int = 16
     tcp: bool = False
 
@@ -50,6 +53,7 @@ def expect(pattern: str) -> list[str]:
 
 SIGNED = expect("^DKIM-Signature: .*d=sender.example.*b=")
 VERIFIED = expect("^Authentication-Results:.*dkim=pass")
+ALL_PASSED = expect("dkim=pass") + expect("spf=pass") + expect("dmarc=pass")
 SPF_PASSED = expect("spf=pass")
 INCLUDES = ["--from", "user@inc8.test"]
 CASES = {
@@ -59,7 +63,19 @@ CASES = {
         "SPF of 8 includes, 4 KB", SPF, "pyspf", "plain-4k", OUTSIDE + INCLUDES + SPF_PASSED, cpu=0.06
     ),
     "verify": Case(
-        "DKIM verify, 4 KB", VERIFY, "opendkim-verify", "rsa2048-4k", OUTSIDE + VERIFIED, 3.0, 0.25
+        "DKIM verify, 4 KB", VERIFY, "opendkim-verify", "rsa2048-4k", OUTSIDE + VERIFIED, 3.0, 0.25, 4.5
+    ),
+    "full": Case(
+        "SPF, DKIM, ARC, DMARC, 4 KB",
+        ALL,
+        "opendkim-verify+opendmarc",
+        "rsa2048-4k",
+        OUTSIDE + ALL_PASSED,
+        3.5,
+        0.2,
+    ),
+    "full-rspamd": Case(
+        "SPF, DKIM, ARC, DMARC, 4 KB", ALL, "rspamd-verify", "rsa2048-4k", OUTSIDE + ALL_PASSED, cpu=0.28
     ),
     "verify-5m": Case(
         "DKIM verify, 5 MB, 64 connections",
@@ -70,7 +86,9 @@ CASES = {
         cpu=1.2,
         connections=64,
     ),
-    "sign": Case("DKIM sign RSA-2048, 4 KB", SIGN, "opendkim-sign", "plain-4k", OUTSIDE + SIGNED, 2.0, 0.26),
+    "sign": Case(
+        "DKIM sign RSA-2048, 4 KB", SIGN, "opendkim-sign", "plain-4k", OUTSIDE + SIGNED, 2.0, 0.26, 3.3
+    ),
     "sign-5m": Case(
         "DKIM sign, 5 MB, 64 connections",
         SIGN,
@@ -120,13 +138,14 @@ def report(options: argparse.Namespace) -> None:
     print("|---|---|---:|---:|---|")
     for name in options.only.split(",") if options.only else CASES:
         case = CASES[name]
-        if case.peer not in peers:
-            print(f"| {case.title} | | {case.peer} is not there | | |")
+        missing = [each for each in case.peer.split("+") if each not in peers]
+        if missing:
+            print(f"| {case.title} | | {', '.join(missing)} is not there | | |")
             continue
         with tempfile.TemporaryDirectory(prefix="srsd-bench-") as directory:
             server = start_milter(Path(directory), case, options.workers)
             try:
-                measure(case, options, server, peers[case.peer])
+                measure(case, options, server, [peers[each] for each in case.peer.split("+")])
             finally:
                 server.stop()
 
@@ -162,10 +181,13 @@ def running_peers(tools: Path) -> dict[str, tuple[str, str]]:
     return {name: (address, pid) for name, _, address, pid in map(str.split, listed.splitlines())}
 
 
-def load(case: Case, address: str, pid: str, number: int) -> dict:
+def load(case: Case, chain: list[tuple[str, str]], number: int) -> dict:
+    """Load a chain of milters: the address and the process of each."""
     messages = sorted((STATE / "msg").glob(f"{case.messages}*.eml"))
-    command = [STATE / "bin/milterload", "--socket", address, "--server-pid", pid, "-n", str(number)]
-    command += ["-c", str(case.connections), *case.arguments]
+    command = [STATE / "bin/milterload", "--server-pid", ",".join(pid for _, pid in chain)]
+    for address, _ in chain:
+        command += ["--socket", address]
+    command += ["-n", str(number), "-c", str(case.connections), *case.arguments]
     for message in messages:
         command += ["--message", message]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -177,15 +199,15 @@ def load(case: Case, address: str, pid: str, number: int) -> dict:
     return figures
 
 
-def measure(case: Case, options: argparse.Namespace, server: Server, peer: tuple[str, str]) -> None:
+def measure(case: Case, options: argparse.Namespace, server: Server, peer: list[tuple[str, str]]) -> None:
     address = re.sub(r"^inet:([\d.]+):(\d+)$", r"inet:\2@\1", server.addresses["milter"])
-    ours = (address, str(server.pid))
+    ours = [(address, str(server.pid))]
     least = case.connections
     counts = []
     for target in (ours, peer):
-        probe = load(case, *target, least * 2)
+        probe = load(case, target, least * 2)
         counts.append(max(least, int(probe["per_s"] * options.seconds)))
-    rounds = [(load(case, *ours, counts[0]), load(case, *peer, counts[1])) for _ in range(options.rounds)]
+    rounds = [(load(case, ours, counts[0]), load(case, peer, counts[1])) for _ in range(options.rounds)]
     cpu = [a["server"]["cpu_ms_per_op"] / b["server"]["cpu_ms_per_op"] for a, b in rounds]
     speed = [a["per_s"] / b["per_s"] for a, b in rounds]
     own_cpu = statistics.median(a["server"]["cpu_ms_per_op"] for a, _ in rounds)
@@ -196,10 +218,10 @@ def measure(case: Case, options: argparse.Namespace, server: Server, peer: tuple
         case,
         f"messages/s, beside {case.peer}",
         speed,
-        case.per_second,
+        case.per_second if options.workers == 1 else case.two_workers,
         f"{own_speed:,.0f}/s, p50 {p50:.2f} ms",
     )
-    wanted = case.cpu
+    wanted = case.cpu if options.workers == 1 else None
     line(case, "CPU per message", cpu, wanted, f"{own_cpu:.3f} ms, {resident:.1f} MB resident", at_most=True)
 
 

@@ -406,19 +406,34 @@ def status(srsd: Srsd) -> Any:
 # Bugs of ours.
 
 INJECT = """
-import srsd.filter.service as service
-real = service.{name}
+import srsd.filter.{module} as module
+real = module.{name}
 def broken({arguments}):
     if {condition}:
         raise KeyError("injected")
     return real({arguments})
-service.{name} = broken
+module.{name} = broken
 """
 BUGS = {
-    "at the beginning": ("make_transaction", "envelope, *more", "b'bug' in envelope.sender.text"),
-    "at the end": ("modifications", "transaction, *more, **named", "b'bug' in transaction.sender_path"),
-    "while DNS is asked": ("check_spf", "transaction, *more, **named", "b'bug' in transaction.sender_path"),
+    "at the beginning": ("service", "make_transaction", "envelope, *more", "b'bug' in envelope.sender.text"),
+    "at the end": (
+        "message",
+        "modifications",
+        "transaction, *more, **named",
+        "b'bug' in transaction.sender_path",
+    ),
+    "while DNS is asked": (
+        "checks",
+        "check_spf",
+        "transaction, *more, **named",
+        "b'bug' in transaction.sender_path",
+    ),
 }
+
+
+def with_bug(where: str) -> str:
+    module, name, arguments, condition = BUGS[where]
+    return INJECT.format(module=module, name=name, arguments=arguments, condition=condition)
 
 
 @pytest.mark.parametrize("where", BUGS)
@@ -426,8 +441,7 @@ BUGS = {
     "way", [{}, {"version": 2}, {"sendmail": True}], ids=["Postfix", "version 2", "Sendmail"]
 )
 def test_a_bug_costs_one_message(dns, directory, where, way):
-    name, arguments, condition = BUGS[where]
-    argv = patched(INJECT.format(name=name, arguments=arguments, condition=condition))
+    argv = patched(with_bug(where))
     with Srsd(configure(directory, dns), argv=argv) as srsd:
         with client(srsd, **way) as mta, client(srsd) as other:
             send(mta, queue_id=b"BEFORE")
@@ -447,8 +461,7 @@ def test_a_bug_costs_one_message(dns, directory, where, way):
 
 
 def test_a_bug_in_a_message_that_is_given_up(dns, directory):
-    name, arguments, condition = BUGS["at the beginning"]
-    argv = patched(INJECT.format(name=name, arguments=arguments, condition=condition))
+    argv = patched(with_bug("at the beginning"))
     with Srsd(configure(directory, dns), argv=argv) as srsd, client(srsd) as mta:
         mta.mail(b"<bug@good.example>")
         mta.rcpt(b"<b@y.example>")
