@@ -107,7 +107,7 @@ def explain_command(  # noqa: PLR0913, PLR0917 - the options
         print_json(report)
     else:
         spf_steps = {identity: trace.lines() for identity, trace in judgement.traces.items()}
-        show_report(report, spf_steps, judgement.dmarc.lines())
+        show_report(report, spf_steps, judgement.dmarc)
 
 
 def _find_hop(way: Way, client: IpAddress | None) -> Hop | None:

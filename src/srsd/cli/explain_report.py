@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from srsd.authres import is_authentication_results
+from srsd.cli.dmarc_report import describe_arc, describe_author, describe_dmarc
 from srsd.cli.mail import one_line
 from srsd.cli.results_fields import describe_field
 from srsd.cli.spf_now import describe_outcome
@@ -50,10 +51,10 @@ def describe(case: Case, judgement: Judgement, parsed: Parsed) -> dict[str, Any]
         "exclusions": [*_exclusions(transaction, parsed.exclusions)],
         "authentication_results": [*_authentication_results(case.fields, removed, transaction)],
         "spf": _spf(judgement),
-        "author": _author(report),
+        "author": describe_author(report.results.author),
         "dkim": _dkim(report),
-        "arc": _arc(report),
-        "dmarc": _dmarc(judgement),
+        "arc": describe_arc(report.results.arc),
+        "dmarc": describe_dmarc(report.results.dmarc, judgement.dmarc),
         "signing": _signing(report),
         "sealing": {"sealed_as": report.seal.sealed_as, "why_not": report.seal.why_not},
         **_verdict(report.verdict),
@@ -161,53 +162,6 @@ def _signing(report: Report) -> dict[str, Any]:
         "why": signatures.why,
         "hazards": list(signatures.hazards),
         "unverified": list(signatures.unverified),
-    }
-
-
-def _author(report: Report) -> dict[str, str]:
-    author = report.results.author
-    address = printable(bytes(author.address)) if author.address is not None else ""
-    return {"address": address, "domain": printable(author.domain), "problem": author.problem}
-
-
-def _arc(report: Report) -> dict[str, Any]:
-    arc = report.results.arc
-    chain = arc.chain
-    if chain is None:
-        return {"why_unchecked": arc.why_unchecked, "result": "", "reason": "", "sets": []}
-    return {
-        "why_unchecked": "",
-        "result": chain.status.value,
-        "reason": chain.phrase,
-        "sets": [
-            {
-                "instance": each.instance,
-                "domain": printable(each.domain),
-                "selector": printable(each.selector),
-                "results": one_line(each.payload),
-            }
-            for each in chain.sets
-        ],
-    }
-
-
-def _dmarc(judgement: Judgement) -> dict[str, Any]:
-    dmarc = judgement.report.results.dmarc
-    outcome = dmarc.outcome
-    found: dict[str, Any] = {"result": "", "reason": "", "policy": "", "record_domain": "", "aligned": []}
-    if outcome is not None:
-        found = {
-            "result": outcome.result.value,
-            "reason": outcome.reason,
-            "policy": outcome.policy.value if outcome.policy is not None else "",
-            "record_domain": printable(outcome.record_domain),
-            "aligned": [f"{each.method} {printable(each.domain)}" for each in outcome.aligned],
-        }
-    return {
-        "why_unchecked": dmarc.why_unchecked,
-        **found,
-        "local_policy": printable(dmarc.vouched_by),
-        "steps": judgement.dmarc.as_dicts(),
     }
 
 

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from srsd.cli.dmarc_report import arc_lines, dmarc_lines
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from srsd.dmarc.trace import Trace
 
 _TEXT_MAXIMUM = 300  # characters of one text of a stranger; --json has it whole
 
@@ -15,16 +19,16 @@ _TEXT_MAXIMUM = 300  # characters of one text of a stranger; --json has it whole
 _FIELDS_MAXIMUM = 50  # of a kind
 
 
-def show_report(report: dict[str, Any], traces: dict[str, list[str]], dmarc_steps: list[str]) -> None:
+def show_report(report: dict[str, Any], traces: dict[str, list[str]], dmarc: Trace) -> None:
     """Print a report as srsd.cli.explain makes it, and the steps of SPF and DMARC.
 
     All texts in them are printable.
     """
-    for line in _lines(report, traces, dmarc_steps):
+    for line in _lines(report, traces, dmarc):
         click.echo(line)
 
 
-def _lines(report: dict[str, Any], traces: dict[str, list[str]], dmarc_steps: list[str]) -> Iterator[str]:
+def _lines(report: dict[str, Any], traces: dict[str, list[str]], dmarc: Trace) -> Iterator[str]:
     yield f"{_cut(report['file'])}, as {report['authserv_id']} ({report['authserv_id_from']}) judges it now"
     yield from _message(report)
     yield ""
@@ -33,9 +37,9 @@ def _lines(report: dict[str, Any], traces: dict[str, list[str]], dmarc_steps: li
     yield from _spf(report["spf"], traces)
     yield ""
     yield from _dkim(report["dkim"])
-    yield from _arc(report["arc"])
+    yield from arc_lines(report["arc"])
     yield ""
-    yield from _dmarc(report["dmarc"], report["author"], dmarc_steps)
+    yield from dmarc_lines(report["dmarc"], report["author"], dmarc)
     yield from _signing(report["signing"])
     yield from _sealing(report["sealing"])
     yield ""
@@ -92,28 +96,6 @@ def _dkim(dkim: dict[str, Any]) -> Iterator[str]:
         yield f"DKIM: {each['result']}: {each['reason']}: d={_cut(each['domain'])} s={_cut(each['selector'])}"
     if dkim["not_examined"]:
         yield f"DKIM: {dkim['not_examined']} more signatures are not looked at"
-
-
-def _arc(arc: dict[str, Any]) -> Iterator[str]:
-    if arc["why_unchecked"]:
-        yield f"ARC is not checked: {arc['why_unchecked']}"
-        return
-    yield f"ARC: {arc['result']}: {arc['reason']}"
-    for each in arc["sets"]:
-        yield f"  set {each['instance']}, sealed by {_cut(each['domain'])}, says: {_cut(each['results'])}"
-
-
-def _dmarc(dmarc: dict[str, Any], author: dict[str, str], steps: list[str]) -> Iterator[str]:
-    if author["problem"]:
-        yield f"Author: {author['problem']}"
-    if dmarc["result"]:
-        policy = f", policy {dmarc['policy']}" if dmarc["policy"] else ""
-        yield f"DMARC of {_cut(author['domain'])}: {dmarc['result']}: {dmarc['reason']}{policy}"
-    elif dmarc["why_unchecked"] != author["problem"] or not author["problem"]:
-        yield f"DMARC: nothing can be said: {dmarc['why_unchecked']}"
-    yield from (f"  {_cut(line)}" for line in steps)
-    if dmarc["local_policy"]:
-        yield f"  local policy: the trusted sealer {_cut(dmarc['local_policy'])} saw it pass"
 
 
 def _sealing(sealing: dict[str, str]) -> Iterator[str]:

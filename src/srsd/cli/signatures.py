@@ -49,8 +49,10 @@ _ADVICE = {
 }
 
 
-async def check_signatures(mail: Mail, config: Config, answers: KeptAnswers) -> dict[str, Any]:
-    """Verify all signatures as the milter does, and describe them for JSON."""
+async def check_signatures(
+    mail: Mail, config: Config, answers: KeptAnswers
+) -> tuple[list[DkimResult], dict[str, Any]]:
+    """Verify all signatures as the milter does; gives the results, and all about them for JSON."""
     results, not_examined, keys = await verify(mail, config, answers)
     examiner = Examiner(mail.fields, mail.body)
     signatures = []
@@ -60,7 +62,7 @@ async def check_signatures(mail: Mail, config: Config, answers: KeptAnswers) -> 
         search = result.reason in (*_OF_TIME, *_OF_MESSAGE)
         diagnosis = examiner.examine(field, key, search=search)
         signatures.append({"number": number, **_describe(result, diagnosis, mail)})
-    return {
+    return results, {
         "signatures": signatures,
         "not_examined": not_examined,
         "passed": sum(result.result is Result.PASS for result in results),

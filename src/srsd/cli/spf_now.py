@@ -82,12 +82,15 @@ def field_of(hop: Hop) -> str:
 
 async def check_now(
     sender: Sender | str, config: Config, ours: bytes, answers: KeptAnswers
-) -> dict[str, Any]:
-    """Ask SPF, and describe what it says for JSON."""
+) -> tuple[SpfResults, dict[str, Any]]:
+    """Ask SPF; gives what it says, and that described for JSON."""
     if isinstance(sender, str):
-        return {"checked": False, "why_unchecked": sender, "results": []}
+        described = {"checked": False, "why_unchecked": sender, "results": []}
+        return SpfResults(why_unchecked=sender), described
     results = await _ask(sender, config, ours, answers)
-    return {
+    if sender.path is None:
+        results = results._replace(why_unchecked="MAIL FROM is not known")
+    return results, {
         "checked": True,
         "client": str(sender.client),
         "client_from": sender.client_from,

@@ -1,4 +1,4 @@
-"""srsctl test: what a message says of its way and its sender, and what SPF and DKIM say of it now."""
+"""srsctl test: what a message says of its way and its sender, and what SPF, DKIM, ARC and DMARC say now."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 
 from srsd.cli.common import NO, as_json, load_config, print_json
 from srsd.cli.cross_check import cross_check, require_packages
+from srsd.cli.dmarc_now import check_dmarc_now
+from srsd.cli.dmarc_report import describe_arc, describe_author, describe_dmarc
 from srsd.cli.dns_file import ZoneAnswers, answers_of, read_dns_file
 from srsd.cli.hops import find_way
 from srsd.cli.mail import (
@@ -28,6 +30,7 @@ from srsd.cli.signatures import check_signatures
 from srsd.cli.spf_now import Given, check_now, field_of, find_sender, unless_authenticated
 from srsd.cli.test_view import show_report
 from srsd.daemon.log import printable
+from srsd.dmarc.evaluate import DmarcResult
 from srsd.filter.origin import Origin, Origins
 from srsd.spf.outcome import SpfResult
 from srsd.syntax.domain import fold_domain
@@ -77,7 +80,7 @@ def test_command(  # noqa: PLR0913, PLR0917 - the options
     check_across: bool,
     as_json: bool,
 ) -> None:
-    """Examine a message: its hops, the results in its header, its SRS sender, SPF and DKIM now.
+    """Examine a message: its hops, the results in its header, its SRS sender; SPF, DKIM, ARC, DMARC now.
 
     FILE is a message as it was delivered, "-" standard input. It may be left out when --client-ip,
     --helo and --mail-from say what SPF is to be asked; otherwise the message does.
@@ -89,14 +92,17 @@ def test_command(  # noqa: PLR0913, PLR0917 - the options
     Every DKIM signature is verified. Of one that fails, the usual changes on the way are undone one by
     one, and some together, until it verifies: what was changed is proved then.
 
+    The ARC chain is validated, and DMARC is evaluated for the author domain by what SPF and DKIM say. A
+    message that was changed on the way, as mailing lists do, may have passed when it came.
+
     --dns-file takes lines NAME TXT "..." as srsctl dkim record prints them, which stand for all of DNS, or
     what srsctl explain --record wrote.
 
     --cross-check shows what dkimpy and pyspf make of the same message and the same answers of DNS.
 
     Exits 1 when SPF of MAIL FROM is fail, softfail or permerror, when SPF of HELO is fail, when there are
-    DKIM signatures and none passes, when Authentication-Results are forged in our name, when --cross-check
-    finds a disagreement, or when there is no message to examine.
+    DKIM signatures and none passes, when DMARC fails, when Authentication-Results are forged in our name,
+    when --cross-check finds a disagreement, or when there is no message to examine.
     """
     if check_across:
         require_packages()
@@ -146,8 +152,12 @@ async def _check(  # noqa: PLR0913, PLR0917 - what a message is checked by
 ) -> None:
     """Add what DNS is asked for: by kept answers, or now."""
     async with answers_of(kept, config.dns) as answers:
-        report["spf"] = await check_now(sender, config, ours, answers)
-        report["dkim"] = await check_signatures(mail, config, answers)
+        spf, report["spf"] = await check_now(sender, config, ours, answers)
+        signatures, report["dkim"] = await check_signatures(mail, config, answers)
+        now = await check_dmarc_now(mail, spf, signatures, config, answers)
+        report["author"] = describe_author(now.author)
+        report["arc"] = describe_arc(now.arc)
+        report["dmarc"] = describe_dmarc(now.dmarc, now.trace)
         report["cross_check"] = await cross_check(mail, report, sender, answers) if check_across else None
 
 
@@ -155,7 +165,9 @@ def _warnings_of_dns_file(kept: KeptAnswers, name: str) -> Iterator[str]:
     """Say what the file does not have: SPF and DKIM were judged without it."""
     missing = [printable(each.encode("latin-1")) for each in kept.missing]
     if isinstance(kept, ZoneAnswers):
-        missing += [f"TXT {printable(each.encode('latin-1'))}" for each in dict.fromkeys(kept.without)]
+        # Most domains have no DMARC record, and those above them have none.
+        without = [each for each in dict.fromkeys(kept.without) if not each.startswith("_dmarc.")]
+        missing += [f"TXT {printable(each.encode('latin-1'))}" for each in without]
     for each in missing:
         yield f"{name} has no answer for {each}"
 
@@ -240,5 +252,6 @@ def _answers_no(report: dict[str, Any]) -> bool:
         any(field["forged"] for field in report["authentication_results"])
         or any(each["result"] in _NO[each["identity"]] for each in report["spf"]["results"])
         or (bool(report["dkim"]["signatures"]) and not report["dkim"]["passed"])
+        or report["dmarc"]["result"] == DmarcResult.FAIL.value
         or (across is not None and bool(across["disagreements"] or across["failure"]))
     )

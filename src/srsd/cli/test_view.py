@@ -36,6 +36,8 @@ def show_report(report: dict[str, Any]) -> None:
         console.print(_grid([_results_row(each) for each in report["authentication_results"]]))
     _show_spf(report["spf"], console)
     _show_dkim(report["dkim"], console)
+    _show_arc(report["arc"])
+    _show_dmarc(report["dmarc"], report["author"])
     if report["cross_check"]:
         _show_cross_check(report["cross_check"], console)
     if report["dns"]["file"]:
@@ -148,6 +150,24 @@ def _show_dkim(dkim: dict[str, Any], console: Console) -> None:
             console.print(_grid(rows))
     if dkim["not_examined"]:
         click.echo(f"  {dkim['not_examined']} more signatures are not looked at")
+
+
+def _show_arc(arc: dict[str, Any]) -> None:
+    if arc["result"] == "none":
+        return
+    _title(f"ARC now: {arc['result']}: {arc['reason']}" if arc["result"] else "")
+    for each in arc["sets"]:
+        click.echo(f"  set {each['instance']}, sealed by {_cut(each['domain'])}: {_cut(each['results'])}")
+
+
+def _show_dmarc(dmarc: dict[str, Any], author: dict[str, str]) -> None:
+    if dmarc["result"]:
+        policy = f", policy {dmarc['policy']} at {_cut(dmarc['record_domain'])}" if dmarc["policy"] else ""
+        _title(f"DMARC now, of {_cut(author['domain'])}: {dmarc['result']}: {dmarc['reason']}{policy}")
+    else:
+        _title(f"DMARC now: nothing can be said: {dmarc['why_unchecked']}")
+    if dmarc["local_policy"]:
+        click.echo(f"  local policy: the trusted sealer {_cut(dmarc['local_policy'])} saw it pass")
 
 
 def _signature(signature: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from srsd.dkim.verify import plan_verification
 from srsd.dmarc.discovery import discover
-from srsd.dmarc.evaluate import DmarcResult
 from srsd.exclusion import Skip
 from srsd.filter.authenticate import (
     EXCLUDED,
@@ -173,10 +172,9 @@ class Checks:
             dmarc = DmarcResults(why_unchecked=self._dmarc)
         else:
             dmarc = await check_dmarc(results, _known(self._dmarc), resolver)
-            outcome = dmarc.outcome
-            if outcome is not None and outcome.result is DmarcResult.FAIL:
+            if dmarc.fails:
                 trusted = trusted_domains(self._rules.arc)
-                dmarc = dmarc._replace(vouched_by=find_voucher(results.arc, trusted, results.author.domain))
+                dmarc = dmarc.vouched(find_voucher(results.arc, trusted, results.author.domain))
         return results._replace(dmarc=dmarc)
 
     def abort(self) -> None:

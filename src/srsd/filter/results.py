@@ -38,6 +38,15 @@ class DmarcResults(NamedTuple):
     asked: bool = False  # DNS was asked, also where nothing can be said
     vouched_by: bytes = b""  # the trusted sealer that found that DMARC passed, where it fails here
 
+    @property
+    def fails(self) -> bool:
+        """Tell whether the result is fail, whoever vouches for the message."""
+        return self.outcome is not None and self.outcome.result is DmarcResult.FAIL
+
+    def vouched(self, sealer: bytes) -> DmarcResults:
+        """Note a trusted sealer, which matters only for what fails."""
+        return self._replace(vouched_by=sealer) if self.fails else self
+
 
 class Results(NamedTuple):
     """What the checks found."""
