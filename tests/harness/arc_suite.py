@@ -53,8 +53,27 @@ class SigningCase(NamedTuple):
         return self.name
 
 
+class _Loader(yaml.SafeLoader):
+    """Keeps tests apart that have the same name, which YAML does not."""
+
+
+def _construct_tests(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        while key in made:
+            key += "_again"
+        made[key] = loader.construct_object(value_node, deep=True)
+    return made
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_tests)
+
+
 def _documents(file: Path) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(file.read_text("utf-8"))) if file.exists() else []
+    if not file.exists():
+        return []
+    return list(yaml.load_all(file.read_text("utf-8"), _Loader))
 
 
 def _answers(document: dict[str, Any]) -> dict[bytes, Answer[bytes]]:
