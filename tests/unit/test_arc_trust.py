@@ -132,7 +132,6 @@ def test_another_author_where_the_sealer_signs_no_from():
     assert vouches(honest) is None
     honest = LIST.seal(FIELDS, BODY, payload=PASSED)
     twice = [HeaderField(b"From", b" attacker@bank.example"), *honest]
-    assert validate(twice).status is ChainStatus.PASS
     assert vouches(twice) is None
     below = LIST.seal(FIELDS, BODY, payload=PASSED, ams=AMS.replace(b"from:to:subject", b"subject"))
     assert vouches(FORWARDER.seal(below, BODY, payload=FAILED)) is None

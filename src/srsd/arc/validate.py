@@ -204,6 +204,8 @@ def _hash_message_signature(fields: FieldsOfSet, header: HeaderFields) -> _Signe
     field, signature = fields.message_signature.field, fields.message_signature.signature
     if isinstance(signature, Flaw):
         return signature
+    if b"from" in signature.signed_fields and not _covers_from(signature, header):
+        return Flaw(Reason.SECOND_FROM)  # RFC 6376 §8.15, as for DKIM
     canonicalization = signature.header_canonicalization
     digest = hashlib.sha256(
         header.canonical(signature.signed_fields, canonicalization, apart_from=field)
