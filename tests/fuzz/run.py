@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where it is run 
 
 from fuzz.mutator import Mutator
 from fuzz.targets import TARGETS, Target
+from fuzz.targets_arc import ARC_TARGETS
 from fuzz.targets_authres import AUTHRES_TARGETS
 from fuzz.targets_dkim import DKIM_TARGETS
 from fuzz.targets_dkim_tables import DKIM_TABLE_TARGETS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 for more in (
+    ARC_TARGETS,
     AUTHRES_TARGETS,
     DKIM_TARGETS,
     DKIM_TABLE_TARGETS,
