@@ -12,8 +12,10 @@ from srsd.arc.result import ArcResult, ArcSet, ChainStatus
 from srsd.arc.validate import OLDER_MAXIMUM, plan_validation
 from srsd.authres import Result
 from srsd.dkim.canonicalization import BodyHashes, BodyHashKey
+from srsd.dkim.result import Reason
 from srsd.resolving import Answer, Outcome
 from srsd.syntax.header import HeaderField
+from srsd.syntax.taglist import TagListFlaw
 
 NOW = 1_800_000_000
 FIELDS = [
@@ -165,10 +167,19 @@ def test_the_instance_of_results_may_have_comments(position):
         (AMS.replace(b"from:to:subject", b"from:arc-authentication-results:arc-message-signature"), AS),
         (AMS + b"; x=1800000001", AS),
         (AMS + b"; q=dns/txt", AS),
+        (AMS, AS + b"; q=http; x=1; l=x; bh=; c=; v="),  # §4.1.3 knows none of these
     ],
 )
 def test_ways_of_writing(ams, seal):
     passes(SECOND.seal(FIRST.seal(FIELDS, BODY, ams=ams, seal=seal), BODY, ams=ams, seal=seal))
+
+
+def test_a_signature_never_covers_itself():
+    """RFC 6376 §3.5: its own h= never means it; a second name of the kind means the set before."""
+    ams = AMS.replace(b"h=from", b"h=arc-message-signature:from:arc-message-signature")
+    one = FIRST.seal(FIELDS, BODY, ams=ams)
+    passes(one)
+    assert passes(SECOND.seal(one, BODY, ams=ams)).oldest_pass == 2  # that of set 1 now covers set 2's
 
 
 @pytest.mark.parametrize("cv", [b"none", b"None", b"NONE"])
@@ -564,6 +575,17 @@ def test_phrases_are_fit_for_print():
         assert len(phrase) < 100
 
 
+def test_phrases_are_short_whatever_they_are_about():
+    about = {
+        Reason.MALFORMED: TagListFlaw,
+        Reason.KEY_MALFORMED: TagListFlaw,
+        Reason.KEY_UNAVAILABLE: Outcome,
+    }
+    longest = max(len(reason.phrase_with(each.value)) for reason, kind in about.items() for each in kind)
+    assert len("AMS 50: ") + max(longest, *(len(reason.phrase) + 25 for reason in Reason)) < 100
+    assert len("an AMS has no instance from 1 to 50 ()") + max(len(each.value) for each in TagListFlaw) < 100
+
+
 # Who signs From.
 
 
@@ -582,6 +604,13 @@ def test_whether_from_is_signed(names, added, signs):
     below = [*added, *FIELDS]
     (arc_set,) = passes(FIRST.seal(below, BODY, ams=ams)).sets
     assert arc_set.signs_from is signs
+
+
+def test_without_from_nothing_signs_it():
+    for names in (b"to", b"from:to"):
+        ams = AMS.replace(b"from:to:subject", names)
+        (arc_set,) = passes(FIRST.seal(FIELDS[2:], BODY, ams=ams)).sets
+        assert arc_set.signs_from is (names == b"from:to")
 
 
 @pytest.mark.parametrize("place", [0, 4, len(ONE)])

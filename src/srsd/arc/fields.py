@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from srsd.syntax.header import HeaderField
 
 _SEAL_TAGS = (b"i", b"a", b"b", b"cv", b"d", b"s")
+_OPTIONAL_SEAL_TAGS = (b"t", b"h")  # of which h= is known for being forbidden; others mean nothing here
 _MESSAGE_SIGNATURE_TAGS = (b"a", b"b", b"bh", b"d", b"h", b"s")
 _NOT_OF_DKIM = (b"i", b"v")  # §4.1.2: i= is the instance, v= is not defined and so ignored
 _CHAIN_STATUS = (b"none", b"pass", b"fail")
@@ -123,8 +124,9 @@ def read_seal(field: HeaderField) -> SealField:
     if isinstance(tags, Flaw):
         return SealField(field, 0, b"", Labels(), tags)
     instance = _read_instance(tags)
+    tags = {tag: tags[tag] for tag in (*_SEAL_TAGS, *_OPTIONAL_SEAL_TAGS) if tag in tags}
     status = tags.get(b"cv", b"").lower()
-    labels = read_labels({name: value for name, value in tags.items() if name not in _NOT_OF_DKIM})
+    labels = read_labels({tag: value for tag, value in tags.items() if tag != b"i"})
     flaw = (
         find_missing(tags, _SEAL_TAGS)
         or find_unknown(tags, labels)
