@@ -161,7 +161,7 @@ def test_a_chain(report, run):
     assert "ARC now: pass: the chain is valid" in run(written(sealed)).stdout
     broken = [*sealed[:-1], HeaderField(b"Subject", b" changed")]
     assert report(written(broken))["arc"]["result"] == "fail"
-    assert "ARC now" not in run(written(fields_of())).stdout
+    assert "\nARC now" not in run(written(fields_of())).stdout
 
 
 def test_a_trusted_sealer_is_named(report, run):
