@@ -53,7 +53,7 @@ async def discover(author_domain: bytes, resolver: Resolver, trace: Trace | None
     if not is_domain_name(author_domain):
         return Discovery(Walk(author_domain), known)
     if trace is not None:
-        trace.begin("author domain", author_domain)
+        trace.begin("the author domain", author_domain)
     found = await walk(author_domain, resolver, known, trace, policy_only=True)
     if trace is not None:
         trace.end(found)

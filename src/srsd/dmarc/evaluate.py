@@ -84,9 +84,9 @@ async def evaluate(
 ) -> DmarcOutcome:
     """Evaluate a message by what was discovered for its author domain, and what SPF and DKIM found.
 
-    It is temperror exactly where an answer that DNS did not give might make another result, or another
-    policy for a fail: the record is not known; nothing aligned passed, but might have, had a check or a
-    tree walk been answered; or whether np= applies is not known.
+    It is temperror where an answer that DNS did not give might make another result, or another policy for a
+    fail: the record is not known; nothing aligned passed, but might have, had a check or a tree walk been
+    answered; or whether np= applies is not known. Beyond a name that was not answered nothing is asked.
 
     Tree walks are made for domains within the organizational domain of the author, where alignment is
     relaxed; each asks at most 8 queries, fewer where they share names. Nothing is raised but what the

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from srsd.dmarc.tree_walk import Walk
     from srsd.resolving import Answer
 
-_NAME_SHOWN = 253  # octets
+_NAME_SHOWN = 300  # octets: every name, with _dmarc before it
 _RECORD_SHOWN = 1000
 _RECORDS_SHOWN = 5
 
@@ -97,7 +97,7 @@ class Trace:
 
     def begin(self, what: str, domain: bytes) -> None:
         """Begin a tree walk: whose, and from where."""
-        self.steps.append(Step(f"tree walk of the {what} {_shown(domain)}"))
+        self.steps.append(Step(f"tree walk of {what} {_shown(domain)}"))
 
     def asked(self, domain: bytes, answer: Answer[bytes], found: DmarcRecord | Outcome) -> None:
         """Note a query of the walk that began last."""
@@ -173,4 +173,5 @@ def _policy(outcome: DmarcOutcome) -> str:
     if not outcome.record or not outcome.record.policy_tags:
         return "it has no valid policy, but an address for reports, so its policy is none"
     text = f"{outcome.policy_tag}={outcome.published.value}"
-    return f"{text}, lowered to {outcome.policy.value} by t=y" if outcome.record.testing else text
+    lowered = outcome.policy is not outcome.published
+    return f"{text}, lowered to {outcome.policy.value} by t=y" if lowered else text
