@@ -9,7 +9,8 @@ import pytest
 from harness.dmarc_cases import CASES, DmarcCase
 from harness.fake_resolver import FakeResolver
 from srsd.dmarc.discovery import discover
-from srsd.dmarc.evaluate import DmarcOutcome, Identifier, State, evaluate
+from srsd.dmarc.evaluate import evaluate
+from srsd.dmarc.outcome import DmarcOutcome, Identifier, State
 from srsd.dmarc.trace import Trace
 from srsd.resolving import run_from_cache
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from harness.fake_resolver import FakeResolver
 from srsd.dmarc.discovery import discover
-from srsd.dmarc.evaluate import DmarcOutcome, DmarcResult, Identifier, State, evaluate
+from srsd.dmarc.evaluate import evaluate
+from srsd.dmarc.outcome import DmarcOutcome, DmarcResult, Identifier, State
 from srsd.dmarc.record import parse_record
 from srsd.dmarc.trace import Trace
 from srsd.dmarc.tree_walk import Walk, is_within, walk

@@ -6,7 +6,8 @@ import pytest
 
 from harness.fake_resolver import FakeResolver
 from srsd.dmarc.discovery import Discovery, discover
-from srsd.dmarc.evaluate import DmarcOutcome, DmarcResult, Identifier, State, evaluate
+from srsd.dmarc.evaluate import evaluate
+from srsd.dmarc.outcome import DmarcOutcome, DmarcResult, Identifier, State
 from srsd.dmarc.record import Policy
 from srsd.resolving import Answer, NotCachedError, Outcome, run_from_cache
 

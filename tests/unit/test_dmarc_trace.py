@@ -6,7 +6,8 @@ import json
 
 from harness.fake_resolver import FakeResolver
 from srsd.dmarc.discovery import discover
-from srsd.dmarc.evaluate import Identifier, State, evaluate
+from srsd.dmarc.evaluate import evaluate
+from srsd.dmarc.outcome import Identifier, State
 from srsd.dmarc.trace import Trace
 from srsd.resolving import Outcome, run_from_cache
 

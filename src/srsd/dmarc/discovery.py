@@ -56,7 +56,7 @@ async def discover(author_domain: bytes, resolver: Resolver, trace: Trace | None
         trace.begin("the author domain", author_domain)
     found = await walk(author_domain, resolver, known, trace, policy_only=True)
     if trace is not None:
-        trace.end(found)
+        trace.end(found.organizational_domain, found.failure)
     own = known[author_domain]
     if isinstance(own, DmarcRecord):
         return Discovery(found, known, own, author_domain, own.policy, "p")

@@ -11,8 +11,7 @@ from srsd.resolving import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from srsd.dmarc.evaluate import DmarcOutcome, Identifier
-    from srsd.dmarc.tree_walk import Walk
+    from srsd.dmarc.outcome import DmarcOutcome, Identifier
     from srsd.resolving import Answer
 
 _NAME_SHOWN = 300  # octets: every name, with _dmarc before it
@@ -109,12 +108,12 @@ class Trace:
         """Note a name of the walk that began last, which needed no query."""
         self.steps[-1].queries.append(Query(b"_dmarc." + domain, None, _meaning(found)))
 
-    def end(self, walk: Walk) -> None:
+    def end(self, organizational_domain: bytes, failure: Outcome | None) -> None:
         """Note how the walk that began last ended."""
-        if walk.failed_at:
+        if failure is not None:
             why = "DNS did not answer"
-        elif walk.organizational_domain:
-            why = f"the organizational domain is {_shown(walk.organizational_domain)}"
+        elif organizational_domain:
+            why = f"the organizational domain is {_shown(organizational_domain)}"
         else:
             why = "the organizational domain is not needed"
         self.steps[-1].why = why
