@@ -20,6 +20,7 @@ from fuzz.targets_arc import ARC_TARGETS
 from fuzz.targets_authres import AUTHRES_TARGETS
 from fuzz.targets_dkim import DKIM_TARGETS
 from fuzz.targets_dkim_tables import DKIM_TABLE_TARGETS
+from fuzz.targets_dmarc import DMARC_TARGETS
 from fuzz.targets_dns import TARGETS as DNS_TARGETS
 from fuzz.targets_mail import MAIL_TARGETS
 from fuzz.targets_milter import MILTER_TARGETS
@@ -33,6 +34,7 @@ for more in (
     AUTHRES_TARGETS,
     DKIM_TARGETS,
     DKIM_TABLE_TARGETS,
+    DMARC_TARGETS,
     DNS_TARGETS,
     MAIL_TARGETS,
     MILTER_TARGETS,
