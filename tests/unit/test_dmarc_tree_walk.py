@@ -160,7 +160,8 @@ def test_is_within(domain, above, within):
 
 
 @pytest.mark.parametrize(
-    ("domain", "name"), [(b"", False), (b"[192.0.2.1]", False), (b"localhost", True), (b"_x.example", True)]
+    ("domain", "name"),
+    [(b"", False), (b"[192.0.2.1]", False), (b"localhost", True), (b"a" * 254, False), (b"_x.example", True)],
 )
 def test_is_domain_name(domain, name):
     assert is_domain_name(domain) is name

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 QUERIES_MAXIMUM = 8  # §4.10
 
 _PREFIX = b"_dmarc."
+_NAME_MAXIMUM = 253  # octets, without the trailing dot: RFC 1035 §2.3.4
 _UNKNOWN = PublicSuffix.UNKNOWN  # members of enums as globals: this is the hot path
 _NO = PublicSuffix.NO
 _FOUND = Outcome.FOUND
@@ -63,8 +64,11 @@ def is_within(domain: bytes, above: bytes) -> bool:
 
 
 def is_domain_name(domain: bytes) -> bool:
-    """Tell whether there is a name to begin with: not for b"" and address literals (RFC 5321 §4.1.3)."""
-    return bool(domain) and domain[0] != 0x5B
+    """Tell whether there is a name to begin with.
+
+    Not for b"", for address literals (RFC 5321 §4.1.3), and for what is longer than any name.
+    """
+    return 0 < len(domain) <= _NAME_MAXIMUM and domain[0] != 0x5B
 
 
 async def walk(
