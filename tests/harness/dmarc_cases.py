@@ -742,7 +742,9 @@ add(
     at="mail.a.b.c.d.e.f.g.example.com",
     org=EX,
 )
-add("§4.10", "so long that it has no _dmarc name", R, "a." * 118 + EX, "pass reject", at=EX, dkim=(EX, "pass"))
+add(
+    "§4.10", "so long that it has no _dmarc name", R, "a." * 118 + EX, "pass reject", at=EX, dkim=(EX, "pass")
+)
 
 # What DNS does not answer.
 add(
@@ -887,6 +889,15 @@ add(
     at=EX,
     spf=("pass", "bounce.example.com"),
     dkim=(EX, "pass"),
+)
+add(
+    "§5.3.6",
+    "neither SPF nor the identifier's record was answered",
+    BOUNCE,
+    EX,
+    "temperror reject",
+    at=EX,
+    spf=("temperror", "bounce.example.com"),
 )
 add(
     "§5.3.6",

@@ -189,6 +189,14 @@ def test_existence(outcome, exists, policy):
     assert (outcome.value in decided.reason) == (policy is None)
 
 
+def test_what_has_a_name_below_it_need_not_be_asked_about():
+    records = {"example.org": "v=DMARC1; p=none; np=reject", "a.example.org": ["no DMARC record"]}
+    discovery, resolver = discovered(b"a.example.org", records)
+    assert discovery.exists
+    assert discovery.published is Policy.NONE
+    assert ("a.example.org", "TXT") not in resolver.asked
+
+
 @pytest.mark.parametrize("author", [b"", b"[192.0.2.1]", b"[ipv6:::1]"])
 def test_an_author_without_a_domain_name(author):
     outcome, asked = evaluated(author, {"example.org": REJECT}, Identifier("spf", author, PASSED))
