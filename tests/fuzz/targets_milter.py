@@ -28,7 +28,8 @@ from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
 from srsd.filter.chain import ArcCheckParameters
 from srsd.filter.origin import MilterParameters
 from srsd.filter.results import DmarcCheckParameters
-from srsd.filter.service import MailFilter, Rules, World
+from srsd.filter.rules import Rules, World
+from srsd.filter.service import MailFilter
 from srsd.wire.milter import (
     Decoder,
     parse_connect,

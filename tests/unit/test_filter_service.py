@@ -25,7 +25,8 @@ from srsd.filter.message import HEADER_MAXIMUM
 from srsd.filter.origin import MilterParameters, Origin
 from srsd.filter.report import Timings
 from srsd.filter.results import DmarcCheckParameters
-from srsd.filter.service import MailFilter, Rules, World
+from srsd.filter.rules import Rules, World
+from srsd.filter.service import MailFilter
 from srsd.filter.signing import FROM_OUTSIDE, SigningParameters, SigningService
 from srsd.resolving import Answer, NotCachedError, Outcome
 from srsd.spf.outcome import SpfResult

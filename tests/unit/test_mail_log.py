@@ -16,7 +16,7 @@ from srsd.daemon.counters import EVENTS, Counters
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.dkim.result import DkimResult, Reason
-from srsd.dmarc.evaluate import DmarcOutcome, DmarcResult
+from srsd.dmarc.outcome import DmarcOutcome, DmarcResult
 from srsd.dmarc.record import Policy
 from srsd.filter.authenticate import DkimResults, SpfResults
 from srsd.filter.author import NO_AUTHOR, Author

@@ -15,7 +15,7 @@ from srsd.resolving import Answer, MailExchange, NotCachedError, Outcome
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from srsd.filter.service import CountingResolver
+    from srsd.filter.rules import CountingResolver
     from srsd.resolving import DnsParameters, IpAddress, Resolver
 
 _VERSION = 1

@@ -11,7 +11,8 @@ from srsd.dmarc.discovery import discover
 from srsd.dmarc.trace import Trace as DmarcTrace
 from srsd.filter.authenticate import check_spf
 from srsd.filter.results import check_dmarc
-from srsd.filter.service import MailFilter, World
+from srsd.filter.rules import World
+from srsd.filter.service import MailFilter
 from srsd.spf.trace import Trace
 from srsd.wire.milter_session import Decision
 

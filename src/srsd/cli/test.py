@@ -30,7 +30,7 @@ from srsd.cli.signatures import check_signatures
 from srsd.cli.spf_now import Given, check_now, field_of, find_sender, unless_authenticated
 from srsd.cli.test_view import show_report
 from srsd.daemon.log import printable
-from srsd.dmarc.evaluate import DmarcResult
+from srsd.dmarc.outcome import DmarcResult
 from srsd.filter.origin import Origin, Origins
 from srsd.spf.outcome import SpfResult
 from srsd.syntax.domain import fold_domain

@@ -14,8 +14,9 @@ from srsd.daemon.dns.resolver import StubResolver
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
+from srsd.filter.rules import Rules, World
 from srsd.filter.sealing import SealingService
-from srsd.filter.service import MailFilter, Rules, World
+from srsd.filter.service import MailFilter
 from srsd.filter.signing import SigningService
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ _TAG = re.compile(
 _WSP = b" \t"
 
 # RFC 3986 §2; a comma and an exclamation mark are to be percent-encoded here (§4.8).
-_URI = re.compile(rb"([a-z][a-z0-9+.-]*+):([a-z0-9._~:/?#\[\]@$&'()*+;=%-]++)", re.IGNORECASE)
+_URI = re.compile(rb"([a-z][a-z0-9+.-]*+):([a-z0-9._~:/?#\[\]@$&'*+();=%-]++)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9a-f]{2})", re.IGNORECASE)
 _REPORT_SIZE = re.compile(rb"[0-9]++[kmgt]?", re.IGNORECASE)
 

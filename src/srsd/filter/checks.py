@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from srsd.dkim.verify import VerificationPlan
     from srsd.dmarc.discovery import Discovery
     from srsd.filter.author import Author
-    from srsd.filter.service import CountingResolver, Rules, World
+    from srsd.filter.rules import CountingResolver, Rules, World
     from srsd.filter.transaction import Transaction
     from srsd.resolving import Answer, Resolver
     from srsd.syntax.header import HeaderField

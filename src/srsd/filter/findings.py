@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.dkim.result import Result as DkimWord
-from srsd.dmarc.evaluate import DmarcResult
+from srsd.dmarc.outcome import DmarcResult
 from srsd.dmarc.record import Policy
 from srsd.filter.authenticate import EXCLUDED, LOGIN_MISMATCH
 from srsd.spf.outcome import SpfResult, shown

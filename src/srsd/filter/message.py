@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from srsd.dkim.canonicalization import BodyHash, BodyHashKey
     from srsd.filter.author import Author
     from srsd.filter.results import Results
-    from srsd.filter.service import MailFilter
+    from srsd.filter.rules import Rules, World
     from srsd.filter.transaction import Transaction
+    from srsd.filter.verdict import Policy
     from srsd.syntax.header import HeaderField
     from srsd.wire.milter import Modification
 
@@ -40,14 +41,16 @@ class MessageInFilter:
     Mail of ours may be signed. All other mail is checked, and may be sealed.
     """
 
-    def __init__(self, judge: MailFilter, transaction: Transaction) -> None:
-        self._judge = judge
+    def __init__(self, rules: Rules, policy: Policy, world: World, transaction: Transaction) -> None:
+        self._rules = rules
+        self._policy = policy
+        self._world = world
         self._transaction = transaction
-        self._begun = judge.world.timer()
+        self._begun = world.timer()
         self._queue_id = b""
         self._forgeries = Forgeries(transaction.authserv_id)
         self._author_search = AuthorSearch()
-        self._fields: list[HeaderField] | None = [] if judge.reads_content else None
+        self._fields: list[HeaderField] | None = [] if rules.read_content else None
         self._header_size = 0
         self._hashes: BodyHashes | None = None
         self._results_of_ours: Results
@@ -55,8 +58,8 @@ class MessageInFilter:
         self._sealing: MessageSealing | Seal = Seal()
         self._checks: Checks | None = None
         if not transaction.origin.ours:
-            null_mx = judge.policy.acts_on("null_mx")
-            self._checks = Checks(judge.rules, judge.world, transaction, null_mx=null_mx)
+            null_mx = policy.acts_on("null_mx")
+            self._checks = Checks(rules, world, transaction, null_mx=null_mx)
 
     def headers(self, fields: list[HeaderField]) -> None:
         """Take the next header fields."""
@@ -70,7 +73,7 @@ class MessageInFilter:
 
     def end_of_headers(self) -> None:
         """Take note that all header fields were given."""
-        fields, now = self._fields, self._judge.world.clock()
+        fields, now = self._fields, self._world.clock()
         self._fields = None
         author = self._author_search.author()
         if self._checks is None:
@@ -83,7 +86,7 @@ class MessageInFilter:
     def _begin_signing(
         self, fields: list[HeaderField] | None, author: Author, now: int
     ) -> frozenset[BodyHashKey]:
-        rules, transaction = self._judge.rules, self._transaction
+        rules, transaction = self._rules, self._transaction
         mismatch = is_login_mismatch(transaction.login, author, rules.logins)
         self._results_of_ours = no_results(author, transaction.origin.value, login_mismatch=mismatch)
         signing = rules.signing
@@ -105,7 +108,7 @@ class MessageInFilter:
         self, checks: Checks, fields: list[HeaderField] | None, author: Author, now: int
     ) -> frozenset[BodyHashKey]:
         wanted = checks.see_header(fields, author, now)
-        sealing = self._judge.rules.sealing
+        sealing = self._rules.sealing
         if sealing is not None:
             self._sealing = sealing.begin(fields, checks.chain, now)
             if isinstance(self._sealing, MessageSealing):
@@ -134,9 +137,9 @@ class MessageInFilter:
         return self._decide(await checks.finish_later(body_hashes), body_hashes)
 
     def _decide(self, results: Results, body_hashes: BodyHashesFound) -> Decision:
-        judge, transaction = self._judge, self._transaction
+        transaction = self._transaction
         signatures = self._finish_signing(body_hashes)
-        verdict = judge.policy.judge(transaction, results)
+        verdict = self._policy.judge(transaction, results)
         seal = Seal()
         changes: list[Modification] = []
         if not verdict.refuses:  # of what is refused nothing needs to be changed
@@ -151,7 +154,7 @@ class MessageInFilter:
                 signatures,
                 seal=seal,
                 value=value,
-                received_spf=judge.rules.spf.received_spf,
+                received_spf=self._rules.spf.received_spf,
             )
             changes += verdict.modifications()
         decision = Decision(tuple(changes), verdict.reply())
@@ -159,7 +162,7 @@ class MessageInFilter:
         report = Report(
             self._queue_id, transaction, results, signatures, removed, decision, seal, verdict, timings
         )
-        judge.world.report(report)
+        self._world.report(report)
         return decision
 
     def _finish_signing(self, body_hashes: BodyHashesFound) -> Signatures:
@@ -173,7 +176,7 @@ class MessageInFilter:
         return sealing
 
     def _timings(self) -> Timings:
-        seconds = self._judge.world.timer() - self._begun
+        seconds = self._world.timer() - self._begun
         resolver = self._checks.resolver if self._checks is not None else None
         if resolver is None:
             return Timings(seconds)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from srsd.authres import Result, format_results
 from srsd.dkim.result import Reason
-from srsd.dmarc.evaluate import DmarcResult
+from srsd.dmarc.outcome import DmarcResult
 from srsd.filter.authenticate import HEADER_TOO_LARGE
 from srsd.filter.chain import arc_results
 from srsd.filter.forgeries import AUTHENTICATION_RESULTS

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.dkim.result import Result as DkimWord
-from srsd.dmarc.evaluate import DmarcResult, Identifier, State, evaluate
+from srsd.dmarc.evaluate import evaluate
+from srsd.dmarc.outcome import DmarcResult, Identifier, State
 from srsd.filter.authenticate import HEADER_TOO_LARGE, DkimResults, NullMx, SpfResults
 from srsd.filter.author import NO_AUTHOR, Author
 from srsd.filter.chain import ArcResults
@@ -15,7 +16,7 @@ from srsd.syntax.setting import setting
 
 if TYPE_CHECKING:
     from srsd.dmarc.discovery import Discovery
-    from srsd.dmarc.evaluate import DmarcOutcome
+    from srsd.dmarc.outcome import DmarcOutcome
     from srsd.dmarc.trace import Trace
     from srsd.resolving import Resolver
 
