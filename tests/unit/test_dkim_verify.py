@@ -398,6 +398,12 @@ def test_a_key_that_was_not_asked_for():
     assert one(signed(), answers={}).reason is Reason.KEY_UNAVAILABLE
 
 
+@pytest.mark.parametrize("answers", [{}, {KEY_NAME: Answer(Outcome.TIMED_OUT)}])
+def test_what_no_key_could_mend_is_not_temporary(answers):
+    """Else whoever can keep DNS from answering makes a forgery look like trouble."""
+    assert one(signed(), body=BODY + b"x", answers=answers).reason is Reason.BODY_CHANGED
+
+
 def test_what_the_answer_tells_of_the_key():
     record = rsa_key().record + b"; t=y"
     result = one(signed(), answers={KEY_NAME: Answer(Outcome.FOUND, (record,), authenticated=True)})

@@ -16,13 +16,13 @@ from srsd.dkim.header_fields import HeaderFields, canonical_signature_field, fie
 from srsd.dkim.key_record import key_for
 from srsd.dkim.result import DkimResult, Reason
 from srsd.dkim.signature import FIELD_NAME, Flaw, Labels, Signature, parse_signature
+from srsd.resolving import Answer, Outcome
 from srsd.syntax.setting import between, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from srsd.dkim.canonicalization import BodyHash, BodyHashKey
-    from srsd.resolving import Answer
     from srsd.syntax.header import HeaderField
 
 SIGNATURES_MAXIMUM = 10  # looked at, from the top; RFC 6376 §8.4 wants a limit
@@ -35,6 +35,9 @@ class DkimVerificationParameters:
     minimum_key_bits: int = setting(
         RSA_BITS_MINIMUM, "Shorter RSA keys do not pass.", between(RSA_BITS_MINIMUM, RSA_BITS_MAXIMUM)
     )
+
+
+_NOT_ASKED: Answer[bytes] = Answer(Outcome.BUDGET_SPENT)
 
 
 class _Candidate(NamedTuple):
@@ -118,15 +121,24 @@ def _judge(
     signature = candidate.signature
     if isinstance(signature, Flaw):
         return signature, None
-    answer = answers.get(signature.key_name)
-    if answer is None:
-        return Flaw(Reason.KEY_UNAVAILABLE), None
+    body = body_hashes[signature.body_hash_key]
+    answer = answers.get(signature.key_name, _NOT_ASKED)
     record = key_for(signature, answer, minimum_key_bits)
     if isinstance(record, Flaw):
-        return record, None
+        return _without_key(record, _compare(candidate, signature, body, verified=True)), None
     verified = record.public_key.verify(signature.signature, candidate.header_digest)
     key = _Key(record.public_key.bits, answer.authenticated, record.testing, verified)
-    return Flaw(_compare(candidate, signature, body_hashes[signature.body_hash_key], verified=verified)), key
+    return Flaw(_compare(candidate, signature, body, verified=verified)), key
+
+
+def _without_key(flaw: Flaw, with_any_key: Reason) -> Flaw:
+    """Judge a signature whose key is not there, by what would be said of it even if it verified.
+
+    A key that DNS did not give makes nothing temporary that no key could mend.
+    """
+    if flaw.reason is Reason.KEY_UNAVAILABLE and with_any_key is not Reason.VERIFIED:
+        return Flaw(with_any_key)
+    return flaw
 
 
 def _compare(candidate: _Candidate, signature: Signature, body: BodyHash, *, verified: bool) -> Reason:
