@@ -9,6 +9,7 @@ import pytest
 
 from harness.daemon import write_config
 from srsd.config_text import parse_config
+from srsd.crypto import KeyType, generate_key
 from srsd.daemon.atomic_file import create_file, write_file
 from srsd.daemon.files import Files, Material, Sources, parse_keyring
 from srsd.daemon.secret_ages import read_secret_ages
@@ -276,3 +277,35 @@ def test_a_file_is_replaced_in_one_step(tmp_path):
         assert before.read() == b"one"  # whoever reads the old one has it whole
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+# Who seals -------------------------------------------------------------------------------------
+
+
+def sealing(config, directory, key_type):
+    keys = directory / "dkim/example.org"
+    if key_type is not None:
+        keys.mkdir(parents=True)
+        key = keys / "s1.pem"
+        key.write_bytes(generate_key(key_type).pem())
+        key.chmod(0o600)
+    return config(
+        listen={"milter": [f"unix:{directory}/milter"]},
+        dkim={"key_directory": str(directory / "dkim")},
+        arc={"seal": True, "domain": "example.org"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("key_type", "why"),
+    [
+        (None, "there is no key for example.org"),
+        (KeyType.ED25519, "no RSA key of example.org signs"),
+        (KeyType.RSA, None),
+    ],
+)
+def test_a_sealer_without_an_rsa_key_is_told(config, tmp_path, caplog, key_type, why):
+    path = sealing(config, tmp_path, key_type)
+    Files(path)
+    expected = f"{path}: arc.seal: nothing is sealed: {why}, would be right: srsctl dkim genkey example.org --type rsa"
+    assert [each.getMessage() for each in caplog.records] == ([expected] if why else [])

@@ -13,6 +13,7 @@ from srsd.daemon.watched_file import WatchedFile, unreadable
 from srsd.dkim.signing_rules import SigningTexts, parse_signing_rules
 from srsd.errors import ConfigError, Fault
 from srsd.exclusion import parse_exclusion_map
+from srsd.filter.sealing import find_sealer
 from srsd.lookup import Lookup
 from srsd.srs import Keyring, Srs, parse_secrets
 
@@ -112,6 +113,11 @@ class Files:
                 faults += error.faults
         if faults:
             raise ConfigError(faults)
+        if self.config.arc.seal and self._keys is not None:
+            sealer = find_sealer(self.config.arc.domain, self._keys.value.keys)
+            if isinstance(sealer, str):
+                right = f"srsctl dkim genkey {self.config.arc.domain} --type rsa"
+                remarks.append(f"{path}: arc.seal: nothing is sealed: {sealer}, would be right: {right}")
         for remark in remarks:
             _LOG.warning(remark)
 

@@ -54,17 +54,19 @@ class Seal(NamedTuple):
     why_not: str = ""
 
 
+def find_sealer(domain: str, keys: KeyStore) -> Signer | str:
+    """Find who seals for a domain, or say why nobody can."""
+    own = keys.domains.get(parse_signing_domain(domain))
+    if own is None:
+        return f"there is no key for {domain}"
+    return sealing_signer(own.signing) or f"no RSA key of {domain} signs"
+
+
 class SealingService:
     """Seals with one key."""
 
     def __init__(self, domain: str, keys: KeyStore) -> None:
-        self._domain = domain
-        self._signer: Signer | None = None
-        self._why_not = ""
-        choice = keys.signers_for(parse_signing_domain(domain))
-        self._signer = sealing_signer(choice.signers)
-        if self._signer is None:
-            self._why_not = f"{domain} has no RSA key that signs" if choice.signers else choice.reason
+        self._sealer = find_sealer(domain, keys)
 
     def begin(
         self, fields: Sequence[HeaderField] | None, chain: ValidationPlan | str, now: int
@@ -73,16 +75,16 @@ class SealingService:
 
         fields is None where the header is too large to be kept; chain is a word where it is not validated.
         """
-        if self._signer is None:
-            return Seal(why_not=self._why_not)
+        if isinstance(self._sealer, str):
+            return Seal(why_not=self._sealer)
         if fields is None:
             return Seal(why_not=HEADER_TOO_LARGE)
         if isinstance(chain, str):
             return Seal(why_not=f"{NO_CHAIN}: {chain}")
-        plan = plan_sealing(fields, chain, self._signer, now)
+        plan = plan_sealing(fields, chain, self._sealer, now)
         if isinstance(plan, str):
             return Seal(why_not=plan)
-        return MessageSealing(plan, self._signer, chain.highest_instance + 1)
+        return MessageSealing(plan, self._sealer, chain.highest_instance + 1)
 
 
 class MessageSealing:
