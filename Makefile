@@ -8,7 +8,7 @@ BIN := .venv/bin
 COVERAGE := --cov=srsd --cov-branch
 # Those that compute, or wait for a Postfix of their own. The rest measures time and memory, and is alone.
 SIDE_BY_SIDE := tests/unit tests/conformance tests/property tests/differential \
-	tests/e2e/test_dkim.py tests/e2e/test_milter_in_postfix.py tests/e2e/test_milter_interrupted.py
+	$(filter-out tests/e2e/test_interruptions.py,$(wildcard tests/e2e/test_*.py))
 
 .PHONY: help run test demo lint bench bench-milter fuzz bare-root clean venv-run venv-test
 
