@@ -6,7 +6,6 @@ MTA as the Filter decides; what the Filter says comes only at the end of a messa
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
@@ -14,6 +13,7 @@ from srsd.errors import ProtocolError
 from srsd.wire.milter import (
     CONTINUE,
     LEGAL_REPLIES,
+    NEGOTIATION_LENGTH,
     NO_REPLY,
     VERSION_MAXIMUM,
     VERSION_MINIMUM,
@@ -23,7 +23,6 @@ from srsd.wire.milter import (
     Connect,
     MacroStage,
     Modification,
-    Negotiation,
     Path,
     Progress,
     Step,
@@ -126,9 +125,10 @@ class _Agreement(NamedTuple):
 
 @lru_cache(maxsize=64)  # an MTA always makes the same offer
 def _agree(
-    offer: Negotiation, actions: Action, unwanted: Step, macros: tuple[tuple[MacroStage, bytes], ...]
+    data: bytes, actions: Action, unwanted: Step, macros: tuple[tuple[MacroStage, bytes], ...]
 ) -> _Agreement:
     """Pick from an offer. Raises ProtocolError where it does not have what is needed."""
+    offer = parse_negotiation(data)
     if offer.version < VERSION_MINIMUM:
         raise ProtocolError(f"a milter negotiation of version {offer.version}")
     missing = actions & ~offer.actions
@@ -146,13 +146,13 @@ def _agree(
     return _Agreement(answer, int(actions), bool(steps & Step.HEADER_LEADING_SPACE), replies)
 
 
-class _State(Enum):
-    NEW = 0
-    IDLE = 1  # negotiated, no message
-    ENVELOPE = 2  # MAIL was given
-    CONTENT = 3  # DATA or a header field was given
-    BODY = 4  # the header has ended
-    DECIDING = 5  # the message has ended, and no answer was given
+# States of a session. Plain numbers: each packet looks at them, and members of an Enum take longer to find.
+_NEW = 0
+_IDLE = 1  # negotiated, no message
+_ENVELOPE = 2  # MAIL was given
+_CONTENT = 3  # DATA or a header field was given
+_BODY = 4  # the header has ended
+_DECIDING = 5  # the message has ended, and no answer was given
 
 
 class Session:
@@ -164,7 +164,8 @@ class Session:
 
     def __init__(self, judge: Filter) -> None:
         self._judge = judge
-        self._state = _State.NEW
+        self._state = _NEW
+        self._handlers = self._HANDLERS_OF_NEW
         self._replies: dict[int, bytes] = {}  # what each command is answered at once
         self._actions = 0
         self._leading_space = False
@@ -189,35 +190,35 @@ class Session:
     @property
     def in_message(self) -> bool:
         """Tell whether a message has begun and not ended."""
-        return self._state not in (_State.NEW, _State.IDLE)
+        return self._state > _IDLE
 
     def receive(self, command: int, data: bytes) -> bytes:
         """Take one packet; give the octets that answer it, if any.
 
         After END_OF_MESSAGE with outcome set, nothing may be received until answer() or failed().
         """
-        handler = self._HANDLERS.get(command)
+        handler = self._handlers.get(command)
         if handler is None:
+            if command in self._HANDLERS:
+                raise ProtocolError("a milter command before the negotiation")
             raise ProtocolError(f"a milter command of code {command}")
-        if self._state is _State.NEW and command not in _BEFORE_NEGOTIATION:
-            raise ProtocolError("a milter command before the negotiation")
         reply = handler(self, data)
-        if reply is None:
-            return self._replies.get(command, b"") if self._replies else b""
-        return reply
+        return self._replies.get(command, b"") if reply is None else reply
 
     # The connection.
 
     def _negotiate(self, data: bytes) -> bytes:
         judge = self._judge
+        # What may follow the numbers is not looked at.
         agreement = _agree(
-            parse_negotiation(data), judge.actions, judge.unwanted, tuple(judge.macros.items())
+            data[:NEGOTIATION_LENGTH], judge.actions, judge.unwanted, tuple(judge.macros.items())
         )
         self.close()
+        self._handlers = self._HANDLERS
         self._actions = agreement.actions
         self._leading_space = agreement.leading_space
         self._replies = agreement.replies
-        self._state = _State.IDLE
+        self._state = _IDLE
         return agreement.answer
 
     def _connect(self, data: bytes) -> None:
@@ -233,10 +234,10 @@ class Session:
 
     def _macro(self, data: bytes) -> None:
         stage, macros = parse_macros(data)
-        if stage == Command.CONNECT:  # it comes before CONNECT itself
+        if stage == _CONNECT:  # it comes before CONNECT itself
             self._new_connection()
         kept = self._connection_macros if stage in _CONNECTION_STAGES else self._message_macros
-        if stage == Command.MAIL and self._state is not _State.IDLE:
+        if stage == _MAIL and self._state != _IDLE:
             self._forget_message()
             kept = self._message_macros
         for name, value in macros.items():
@@ -264,13 +265,13 @@ class Session:
     # The envelope.
 
     def _mail(self, data: bytes) -> None:
-        if self._state is not _State.IDLE:  # one message ends where another begins, said or not
+        if self._state != _IDLE:  # one message ends where another begins, said or not
             self._forget_message()
-        self._state = _State.ENVELOPE
+        self._state = _ENVELOPE
         self._sender = parse_path(data)
 
     def _recipient(self, data: bytes) -> None:
-        if self._state is not _State.ENVELOPE:
+        if self._state != _ENVELOPE:
             raise ProtocolError("a milter RCPT outside of an envelope")
         if len(self._recipients) >= RECIPIENTS_MAXIMUM:
             raise ProtocolError(f"a message of more than {RECIPIENTS_MAXIMUM} recipients")
@@ -282,12 +283,12 @@ class Session:
     # The content.
 
     def _data(self, _data: bytes) -> None:
-        if self._state is not _State.ENVELOPE:
+        if self._state != _ENVELOPE:
             raise ProtocolError("a milter DATA outside of an envelope")
         self._begin()
 
     def _begin(self) -> None:
-        self._state = _State.CONTENT
+        self._state = _CONTENT
         if self._failed_connection:
             self._failed_message = True
         if not self._failed_message:
@@ -296,7 +297,7 @@ class Session:
             self._message = self._judge.begin(envelope)
 
     def _header(self, data: bytes) -> None:
-        if self._state is not _State.CONTENT:
+        if self._state != _CONTENT:
             self._begin_late("HEADER")
         if data.count(b"\0") < 2:  # found at once, though fields are handed on together
             raise ProtocolError("a milter HEADER that is cut short")
@@ -313,31 +314,31 @@ class Session:
 
     def _begin_late(self, what: str) -> None:
         """Begin the content of an MTA that sends no DATA (before version 4)."""
-        if self._state is not _State.ENVELOPE:
+        if self._state != _ENVELOPE:
             raise ProtocolError(f"a milter {what} out of its order")
         self._begin()
 
     def _end_of_headers(self, _data: bytes) -> None:
-        if self._state is not _State.CONTENT:
+        if self._state != _CONTENT:
             self._begin_late("EOH")
-        self._state = _State.BODY
+        self._state = _BODY
         if self._header_packets:
             self._hand_on_headers()
         if self._message is not None:
             self._message.end_of_headers()
 
     def _body(self, data: bytes) -> None:
-        if self._state is not _State.BODY:
+        if self._state != _BODY:
             raise ProtocolError("a milter BODY out of its order")
         if self._message is not None:
             self._message.body(data)
 
     def _end_of_message(self, data: bytes) -> bytes:
-        if self._state is not _State.BODY:
+        if self._state != _BODY:
             self._end_of_headers(b"")
         if data:
             self._body(data)
-        self._state = _State.DECIDING
+        self._state = _DECIDING
         if self._message is None:
             return self.answer(FAILED)
         decision = self._message.end_of_message(self._message_macros)
@@ -383,15 +384,15 @@ class Session:
 
     def _forget_message(self) -> None:
         """Drop all that belongs to the message and nothing that belongs to the connection."""
-        if self._state is _State.IDLE and not self._message_macros:
+        if self._state == _IDLE and not self._message_macros:
             return
         self._abandon()
         self._failed_message = False
         self._message_macros = {}
         self._recipients = []
         self._header_packets = []
-        if self._state is not _State.NEW:
-            self._state = _State.IDLE
+        if self._state != _NEW:
+            self._state = _IDLE
 
     _HANDLERS: ClassVar[dict[int, Callable[[Session, bytes], bytes | None]]] = {
         Command.NEGOTIATE: _negotiate,
@@ -410,11 +411,15 @@ class Session:
         Command.QUIT: _quit,
         Command.QUIT_NEW_CONNECTION: _quit_new_connection,
     }
+    _HANDLERS_OF_NEW: ClassVar[dict[int, Callable[[Session, bytes], bytes | None]]] = {
+        Command.NEGOTIATE: _negotiate,
+        Command.QUIT: _quit,
+    }
 
 
 FAILED = Decision((), TemporaryFailure())
-_BEFORE_NEGOTIATION = (Command.NEGOTIATE, Command.QUIT)
-_CONNECTION_STAGES = (Command.CONNECT, Command.HELO)
+_CONNECT, _MAIL = int(Command.CONNECT), int(Command.MAIL)
+_CONNECTION_STAGES = frozenset(map(int, (Command.CONNECT, Command.HELO)))
 # All others may be as many and as long as an MTA likes.
 _KEPT_MACROS = frozenset({b"i", b"j", b"daemon_name", b"auth_type", b"auth_authen"})
 
