@@ -33,7 +33,7 @@ from srsd.filter.service import MailFilter
 from srsd.wire.milter import (
     Decoder,
     parse_connect,
-    parse_headers,
+    parse_header,
     parse_macros,
     parse_negotiation,
     parse_path,
@@ -155,7 +155,7 @@ _PARSERS: dict[str, Any] = {
     "connect": parse_connect,
     "text": parse_text,
     "path": parse_path,
-    "header": lambda data: parse_headers([data], b""),
+    "header": lambda data: parse_header(data, b""),
     "macros": parse_macros,
 }
 
@@ -175,7 +175,7 @@ def _check_packets(data: bytes, _: Random) -> None:
     path = parsed["path"]
     assert data.startswith(strings(path.text, *path.arguments)) or (data == path.text and not path.arguments)
     if "header" in parsed:
-        assert data.startswith(strings(*parsed["header"][0]))
+        assert data.startswith(strings(*parsed["header"]))
     if "connect" in parsed:
         host, address = parsed["connect"]
         assert data.startswith(host + b"\0")

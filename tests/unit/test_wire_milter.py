@@ -46,7 +46,7 @@ from srsd.wire.milter import (
     format_reply,
     needed_action,
     parse_connect,
-    parse_headers,
+    parse_header,
     parse_macros,
     parse_negotiation,
     parse_path,
@@ -364,14 +364,14 @@ HEADERS = {
 
 @pytest.mark.parametrize(("data", "name", "value"), HEADERS.values(), ids=HEADERS)
 def test_header(data, name, value):
-    assert parse_headers([data], b"") == [HeaderField(name, value)]
-    assert parse_headers([data, data], b" ") == [HeaderField(name, b" " + value)] * 2
+    assert parse_header(data, b"") == HeaderField(name, value)
+    assert parse_header(data, b" ") == HeaderField(name, b" " + value)
 
 
 @pytest.mark.parametrize("data", [b"", b"Subject", b"Subject\0", b"Subject\0 no end", b"\0"])
 def test_a_header_that_is_cut_short(data):
     with pytest.raises(ProtocolError):
-        parse_headers([b"A\0b\0", data], b"")
+        parse_header(data, b"")
 
 
 MACROS = {

@@ -67,7 +67,8 @@ class MilterConnection(Connection):
         """Have the session take packets, until one of them must wait for a decision."""
         session = self._session
         replies = []
-        for index, (command, data) in enumerate(packets):
+        rest = iter(packets)
+        for command, data in rest:
             try:
                 reply = session.receive(command, data)
             except ProtocolError:
@@ -78,7 +79,7 @@ class MilterConnection(Connection):
             if reply:
                 replies.append(reply)
             elif session.outcome is not None:
-                self._waiting += packets[index + 1 :]
+                self._waiting += rest
                 self._wait_for(session.outcome)
                 break
             elif session.finished:

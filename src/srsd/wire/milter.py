@@ -10,13 +10,10 @@ import struct
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from srsd.errors import ProtocolError
 from srsd.syntax.header import HeaderField
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Postfix cuts a header field at 60,000 octets and a body chunk at 65,535; libmilter's own bound is 65,536.
 PACKET_MAXIMUM = 131_072
@@ -256,17 +253,16 @@ def parse_path(data: bytes) -> Path:
     return Path(text, tuple(arguments[:-1]))
 
 
-def parse_headers(packets: Iterable[bytes], blank: bytes) -> list[HeaderField]:
-    """Parse the data of HEADER packets, each `name NUL value NUL`. Raises ProtocolError.
+def parse_header(data: bytes, blank: bytes) -> HeaderField:
+    """Parse the data of HEADER: `name NUL value NUL`. Raises ProtocolError.
 
-    blank stands at the beginning of each value if the MTA has taken it away.
+    blank is what the MTA has taken away from the beginning of the value.
     """
     try:
-        return [
-            HeaderField(name, blank + value) for name, value, _ in [data.split(b"\0", 2) for data in packets]
-        ]
+        name, value, _ = data.split(b"\0", 2)
     except ValueError:
         raise ProtocolError("a milter HEADER that is cut short") from None
+    return HeaderField(name, blank + value)
 
 
 def parse_macros(data: bytes) -> tuple[int, dict[bytes, bytes]]:

@@ -32,7 +32,7 @@ from srsd.wire.milter import (
     format_reply,
     needed_action,
     parse_connect,
-    parse_headers,
+    parse_header,
     parse_macros,
     parse_negotiation,
     parse_path,
@@ -48,6 +48,7 @@ NO_REPLIES = Step(sum(NO_REPLY.values()))
 HEADERS_AT_ONCE = 64  # fields that wait to be handed on; a field of Postfix has 60,000 octets at most
 RECIPIENTS_MAXIMUM = 50_000  # Postfix takes 1,000 of one client (smtpd_recipient_limit)
 _NOBODY = Connect(b"", None)
+_NO_PATH = Path(b"", ())
 
 
 class Decision(NamedTuple):
@@ -169,13 +170,14 @@ class Session:
         self._replies: dict[int, bytes] = {}  # what each command is answered at once
         self._actions = 0
         self._leading_space = False
+        self._blank = b" "  # that the MTA has taken away from each field
         self._client = _NOBODY
         self._helo = b""
         self._connection_macros: dict[bytes, bytes] = {}
         self._message_macros: dict[bytes, bytes] = {}
-        self._sender = Path(b"", ())
+        self._sender = _NO_PATH
         self._recipients: list[Path] = []
-        self._header_packets: list[bytes] = []
+        self._fields: list[HeaderField] = []  # that are not handed on
         self._message: MessageFilter | None = None
         self._failed_message = False
         self._failed_connection = False  # what the client is was not understood
@@ -213,10 +215,12 @@ class Session:
         agreement = _agree(
             data[:NEGOTIATION_LENGTH], judge.actions, judge.unwanted, tuple(judge.macros.items())
         )
-        self.close()
+        if self._state != _NEW:
+            self._new_connection()
         self._handlers = self._HANDLERS
         self._actions = agreement.actions
         self._leading_space = agreement.leading_space
+        self._blank = b"" if agreement.leading_space else b" "
         self._replies = agreement.replies
         self._state = _IDLE
         return agreement.answer
@@ -299,16 +303,14 @@ class Session:
     def _header(self, data: bytes) -> None:
         if self._state != _CONTENT:
             self._begin_late("HEADER")
-        if data.count(b"\0") < 2:  # found at once, though fields are handed on together
-            raise ProtocolError("a milter HEADER that is cut short")
-        self._header_packets.append(data)
-        if len(self._header_packets) >= HEADERS_AT_ONCE:
-            self._hand_on_headers()
+        fields = self._fields
+        fields.append(parse_header(data, self._blank))
+        if len(fields) >= HEADERS_AT_ONCE:
+            self._hand_on_fields()
 
-    def _hand_on_headers(self) -> None:
+    def _hand_on_fields(self) -> None:
         """Hand header fields on, many at a time: there are more of them than of anything else."""
-        packets, self._header_packets = self._header_packets, []
-        fields = parse_headers(packets, b"" if self._leading_space else b" ")
+        fields, self._fields = self._fields, []
         if self._message is not None:
             self._message.headers(fields)
 
@@ -322,8 +324,8 @@ class Session:
         if self._state != _CONTENT:
             self._begin_late("EOH")
         self._state = _BODY
-        if self._header_packets:
-            self._hand_on_headers()
+        if self._fields:
+            self._hand_on_fields()
         if self._message is not None:
             self._message.end_of_headers()
 
@@ -355,10 +357,10 @@ class Session:
         """End the message as was decided; give the octets that say so."""
         replies: tuple[AnyReply, ...] = (*decision.modifications, decision.verdict)
         for reply in replies:
-            needed = needed_action(reply)
-            if type(reply) not in LEGAL_REPLIES[Command.END_OF_MESSAGE] or needed & ~self._actions:
+            if type(reply) not in _LEGAL_AT_END or needed_action(reply) & ~self._actions:
                 raise ValueError(f"{type(reply).__name__} was not agreed with the MTA")
-        octets = b"".join(format_reply(reply, leading_space=self._leading_space) for reply in replies)
+        leading_space = self._leading_space
+        octets = b"".join([format_reply(reply, leading_space=leading_space) for reply in replies])
         self._message = None
         self._forget_message()
         return octets
@@ -390,7 +392,7 @@ class Session:
         self._failed_message = False
         self._message_macros = {}
         self._recipients = []
-        self._header_packets = []
+        self._fields = []
         if self._state != _NEW:
             self._state = _IDLE
 
@@ -418,6 +420,7 @@ class Session:
 
 
 FAILED = Decision((), TemporaryFailure())
+_LEGAL_AT_END = LEGAL_REPLIES[Command.END_OF_MESSAGE]
 _CONNECT, _MAIL = int(Command.CONNECT), int(Command.MAIL)
 _CONNECTION_STAGES = frozenset(map(int, (Command.CONNECT, Command.HELO)))
 # All others may be as many and as long as an MTA likes.
