@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.crypto import ED25519_SIGNATURE_OCTETS, KeyType
 from srsd.dkim.canonicalization import RELAXED, SIMPLE, BodyHashKey
 from srsd.dkim.result import Reason
-from srsd.syntax.domain import parse_domain
+from srsd.syntax.domain import DOMAIN_OCTETS_MAXIMUM, parse_domain
 from srsd.syntax.taglist import FWS, TagListFlaw, decode_base64, parse_tag_list, split_list
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _SHA256_OCTETS = 32
 _SIGNATURE_MAXIMUM = 1024  # octets: an RSA key of 8192 bits, twice what we verify
 _KEY_NAME_MAXIMUM = 253  # octets, RFC 1035 §2.3.4
 _IDENTITY_MAXIMUM = 320  # octets: the longest local-part and the longest domain of RFC 5321
+_NAMES_KEPT_MAXIMUM = 1024  # octets of an h= that is kept, parsed
 _CLOCK_DRIFT = 300  # seconds that a signer's clock may differ from ours (§3.5, x=)
 
 _KEY_TYPES = {key_type.algorithm: key_type for key_type in KeyType}
@@ -116,6 +118,11 @@ def read_labels(tags: dict[bytes, bytes]) -> Labels:
 
 def _read_domain(value: bytes) -> bytes:
     """Give a domain name in A-labels; b"" for what is none. The trailing dot is none of RFC 5321's."""
+    return _parse_domain(value) if len(value) <= DOMAIN_OCTETS_MAXIMUM else b""
+
+
+@lru_cache(maxsize=1024)  # most signatures are those of a few signers
+def _parse_domain(value: bytes) -> bytes:
     try:
         return b"" if value.endswith(b".") else parse_domain(value.decode())
     except ValueError:
@@ -218,12 +225,22 @@ def _read(tags: dict[bytes, bytes], labels: Labels) -> Signature | Flaw:
     canonicalizations = read_canonicalizations(tags)
     if canonicalizations is None:
         return Flaw(Reason.UNKNOWN_CANONICALIZATION)
-    signed_fields = split_list(tags[b"h"].lower())
-    if b"" in signed_fields or not are_names(signed_fields):
+    names = tags[b"h"]
+    signed_fields = _read_usual_names(names) if len(names) <= _NAMES_KEPT_MAXIMUM else _read_names(names)
+    if isinstance(signed_fields, Flaw):
+        return signed_fields
+    return read_hashes(tags, labels, canonicalizations, signed_fields)
+
+
+def _read_names(value: bytes) -> tuple[bytes, ...] | Flaw:
+    """Read the h=: names in lower case."""
+    names = tuple(split_list(value.lower()))
+    if b"" in names or not are_names(names):
         return Flaw(Reason.TAG_INVALID, "h=")
-    if b"from" not in signed_fields:
-        return Flaw(Reason.FROM_NOT_SIGNED)
-    return read_hashes(tags, labels, canonicalizations, tuple(signed_fields))
+    return names if b"from" in names else Flaw(Reason.FROM_NOT_SIGNED)
+
+
+_read_usual_names = lru_cache(maxsize=256)(_read_names)  # each signer has one or a few
 
 
 def read_canonicalizations(tags: dict[bytes, bytes]) -> tuple[bytes, bytes] | None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _LABEL = rb"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME_MAXIMUM = 253  # octets, without the trailing dot
 _NAME = re.compile(rb"(?=.{1,%d}\Z)" % _NAME_MAXIMUM + _LABEL + rb"(?:\." + _LABEL + rb")*")
-# idna's work grows faster than its input; nothing longer than this can become a domain name.
-_IDNA_MAXIMUM = 1024
+# idna's work grows faster than its input; nothing that takes more octets can become a domain name.
+DOMAIN_OCTETS_MAXIMUM = 1024
 
 
 def fold_domain(domain: bytes) -> bytes | None:
@@ -31,7 +31,7 @@ def fold_domain(domain: bytes) -> bytes | None:
     """
     if domain.isascii():
         folded = domain.lower()
-    elif len(domain) > _IDNA_MAXIMUM:
+    elif len(domain) > DOMAIN_OCTETS_MAXIMUM:
         return None
     else:
         try:
