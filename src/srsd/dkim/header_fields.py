@@ -44,31 +44,34 @@ class HeaderFields:
         """
         chosen: list[bytes] = []
         left: dict[bytes, list[bytes]] = {}
+        known = self._canonical.setdefault(canonicalization, {})
+        own_name = None if apart_from is None else field_name(apart_from)
         for name in names:
-            if name not in self._by_name:
-                continue
             instances = left.get(name)
             if instances is None:
-                instances = left[name] = self._instances(name, canonicalization, apart_from)
+                found = self._by_name.get(name)
+                if found is None:
+                    continue
+                canonical = known.get(name)
+                if canonical is None:
+                    canonical = known[name] = _canonical_fields(name, found, canonicalization)
+                if name == own_name:
+                    pairs = zip(found, canonical, strict=True)
+                    instances = [each for field, each in pairs if field is not apart_from]
+                else:
+                    instances = canonical.copy()
+                left[name] = instances
             if instances:
                 chosen.append(instances.pop())
         chosen.append(b"")
         return b"\r\n".join(chosen)
 
-    def _instances(self, name: bytes, canonicalization: bytes, apart_from: HeaderField | None) -> list[bytes]:
-        """Give all fields of a name that is there, canonicalized, from the top; the list is the caller's."""
-        found = self._by_name[name]
-        known = self._canonical.setdefault(canonicalization, {})
-        canonical = known.get(name)
-        if canonical is None:
-            if canonicalization == RELAXED:  # as canonical_field does, whose name is this one
-                canonical = [name + b":" + relaxed_value(field.value) for field in found]
-            else:
-                canonical = [canonical_field(canonicalization, *field) for field in found]
-            known[name] = canonical
-        if apart_from is not None and field_name(apart_from) == name:
-            return [each for field, each in zip(found, canonical, strict=True) if field is not apart_from]
-        return canonical.copy()
+
+def _canonical_fields(name: bytes, fields: Iterable[HeaderField], canonicalization: bytes) -> list[bytes]:
+    """Canonicalize all fields of a name."""
+    if canonicalization == RELAXED:  # as canonical_field does, whose name is this one
+        return [name + b":" + relaxed_value(value) for _, value in fields]
+    return [canonical_field(canonicalization, *field) for field in fields]
 
 
 def field_name(field: HeaderField) -> bytes:

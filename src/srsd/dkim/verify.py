@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.crypto import RSA_BITS_MAXIMUM, RSA_BITS_MINIMUM
-from srsd.dkim.header_fields import HeaderFields, canonical_signature_field, field_name
+from srsd.dkim.header_fields import HeaderFields, canonical_signature_field
 from srsd.dkim.key_record import key_for
 from srsd.dkim.result import DkimResult, Reason
 from srsd.dkim.signature import FIELD_NAME, Flaw, Labels, Signature, parse_signature
@@ -83,10 +83,10 @@ def plan_verification(
     fields: Sequence[HeaderField], now: int, parameters: DkimVerificationParameters
 ) -> VerificationPlan:
     """Look for signatures in a header. now is in seconds since 1970."""
-    own = [field for field in fields if field[0][:1] in (b"D", b"d") and field_name(field) == FIELD_NAME]
+    header = HeaderFields(fields)
+    own = header.named(FIELD_NAME)
     examined = own[:SIGNATURES_MAXIMUM]
-    header = HeaderFields(fields) if examined else None
-    candidates = [_examine(field, header, now) for field in examined] if header else []
+    candidates = [_examine(field, header, now) for field in examined]
     return VerificationPlan(candidates, len(own) - len(examined), parameters.minimum_key_bits)
 
 
