@@ -25,10 +25,12 @@ _EMPTY_LINES = b"\r\n" * 4096  # as many as are hashed at a time
 
 def _replace(text: bytes, old: bytes, new: bytes) -> bytes:
     """As bytes.replace, in one pass over the text instead of two where there is little to do."""
+    if text.rfind(old) < 0:  # which takes half the time of find(), or of `in`
+        return text
     pieces = text.split(old, _FEW)
     if len(pieces) > _FEW:
         return text.replace(old, new)
-    return new.join(pieces) if len(pieces) > 1 else text
+    return new.join(pieces)
 
 
 def _reduce_blanks(text: bytes) -> bytes:
