@@ -6,12 +6,13 @@ BUDGET_SPENT become temperror like any other failure of DNS.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from srsd.spf.evaluation import Decision, ErrorFound, Evaluation, is_multi_label_name
 from srsd.spf.outcome import SpfOutcome, SpfResult, bounded, shown
 from srsd.syntax.address import Address
-from srsd.syntax.domain import fold_domain
+from srsd.syntax.domain import DOMAIN_OCTETS_MAXIMUM, fold_domain
 
 if TYPE_CHECKING:
     from srsd.resolving import IpAddress, Resolver
@@ -78,6 +79,11 @@ def _identity_domain(text: bytes) -> bytes | None:
 
     DNS has names with other octets too. Here they could only confuse whoever reads the result.
     """
+    return _find_identity_domain(text) if len(text) <= DOMAIN_OCTETS_MAXIMUM else None
+
+
+@lru_cache(maxsize=1024)  # most mail comes from a few domains and hosts
+def _find_identity_domain(text: bytes) -> bytes | None:
     domain = fold_domain(text)
     if domain is None or domain.translate(None, _HOST_OCTETS) or not is_multi_label_name(domain):
         return None
