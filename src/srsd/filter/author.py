@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.syntax.domain import fold_domain
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 
     from srsd.syntax.address import Address
     from srsd.syntax.header import HeaderField
+
+
+# From fields that are kept, parsed: those who write once write again, and most mail is sent in numbers.
+_KEPT = 1024
+_KEPT_OCTETS = 256
 
 
 class Author(NamedTuple):
@@ -51,7 +57,8 @@ class AuthorSearch:
             return NO_AUTHOR
         if len(self._values) > 1:
             return Author(None, b"", "there are several From fields")
-        return _parse_author(self._values[0])
+        value = self._values[0]
+        return _parse_kept(value) if len(value) <= _KEPT_OCTETS else _parse_author(value)
 
 
 def find_author(fields: Iterable[HeaderField]) -> Author:
@@ -74,3 +81,6 @@ def _parse_author(value: bytes) -> Author:
     if len(addresses) > 1:
         return Author(None, domain, "there are several addresses in From")
     return Author(addresses[0], domain)
+
+
+_parse_kept = lru_cache(maxsize=_KEPT)(_parse_author)
