@@ -12,191 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.dkim_forge import Forge, ed25519_key, rsa_key
+from harness.dkim_forge import Forge
 from harness.fake_resolver import FakeResolver
-from srsd.authres import parse_results
-from srsd.crypto import KeyType, generate_key
-from srsd.dkim.signing_rules import SigningTexts, parse_signing_rules
-from srsd.exclusion import ExclusionMap, parse_exclusion_map
+from harness.filter_bench import (
+    BODY,
+    ED,
+    FIELDS,
+    KEY,
+    OURS,
+    TEMPLATE,
+    ZONES,
+    Bench,
+    Forgetful,
+    Slow,
+    field_of,
+    signed,
+)
 from srsd.filter import message as message_module
-from srsd.filter.authenticate import HEADER_TOO_LARGE, DkimCheckParameters, SpfCheckParameters
-from srsd.filter.chain import ArcCheckParameters
+from srsd.filter.authenticate import HEADER_TOO_LARGE
 from srsd.filter.message import HEADER_MAXIMUM
 from srsd.filter.origin import MilterParameters, Origin
 from srsd.filter.report import Timings
-from srsd.filter.results import DmarcCheckParameters
-from srsd.filter.rules import Rules, World
 from srsd.filter.service import MailFilter
-from srsd.filter.signing import FROM_OUTSIDE, SigningParameters, SigningService
-from srsd.resolving import Answer, NotCachedError, Outcome
+from srsd.filter.signing import FROM_OUTSIDE
+from srsd.resolving import Answer, Outcome
 from srsd.spf.outcome import SpfResult
 from srsd.syntax.header import HeaderField
 from srsd.wire.milter import ChangeHeader, Connect, Continue, InsertHeader, MacroStage, Path, Step
 from srsd.wire.milter_session import Decision, Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable
 
     from srsd.filter.report import Report
-
-NOW = 1_700_000_000
-KEY, ED = rsa_key(), ed25519_key()
-ZONES = {
-    ("example.com", "TXT"): ["v=spf1 ip4:192.0.2.1 -all"],
-    ("helo.example", "TXT"): ["v=spf1 a -all"],
-    ("helo.example", "A"): ["192.0.2.1"],
-    ("broken.example", "TXT"): Outcome.SERVER_FAILURE,
-    ("s1._domainkey.example.com", "TXT"): [KEY.record],
-    ("s2._domainkey.example.com", "TXT"): [ED.record],
-    ("s1._domainkey.broken.example", "TXT"): Outcome.TIMED_OUT,
-}
-FIELDS = [HeaderField(b"From", b" alice@example.com"), HeaderField(b"Subject", b" x")]
-BODY = b"Hello\r\n"
-TEMPLATE = b" v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.com; s=s1; h=from:subject; bh=%BH%; b=%B%"
-OURS = HeaderField(b"Authentication-Results", b" mx.example.net; spf=pass")
-OWN_KEY = generate_key(KeyType.ED25519)
-
-
-def signed(template: bytes = TEMPLATE, key=KEY, body: bytes = BODY) -> list[HeaderField]:
-    return [Forge(key).sign(FIELDS, body, template), *FIELDS]
-
-
-class Forgetful:
-    """A cache that has nothing, or nothing of some types."""
-
-    def __init__(self, behind: FakeResolver | None = None, *, has: Iterable[str] = ()) -> None:
-        self._behind = behind
-        self._has = set(has)
-        self.asked = 0
-
-    def __getattr__(self, method: str) -> Callable[[Any], Awaitable[Any]]:
-        async def ask(name: Any) -> Any:
-            self.asked += 1
-            if self._behind is None or (isinstance(name, bytes) and name.decode() not in self._has):
-                raise NotCachedError
-            return await getattr(self._behind, method)(name)
-
-        return ask
-
-
-class Slow(FakeResolver):
-    """Answers when it is told to."""
-
-    def __init__(self, zones) -> None:
-        super().__init__(zones)
-        self.gate = asyncio.Event()
-        self.waiting = self.cancelled = 0
-
-    async def txt(self, name: bytes) -> Answer[bytes]:
-        self.waiting += 1
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.waiting -= 1
-        return await super().txt(name)
-
-
-class Bench:
-    """A filter, and all that it asked for and reported."""
-
-    def __init__(
-        self,
-        *,
-        cache: Any = None,
-        resolver: Any = None,
-        signing: bool = False,
-        exclusions: bytes = b"",
-        milter: MilterParameters = MilterParameters(),  # noqa: B008
-        authserv_id: bytes = b"fallback.example",
-        **checks: bool,
-    ) -> None:
-        self.cache = cache if cache is not None else FakeResolver(ZONES)
-        self.resolver = resolver if resolver is not None else FakeResolver(ZONES)
-        self.resolvers_made = 0
-        self.reports: list[Report] = []
-        texts = SigningTexts({"/d/example.com/e1.pem": OWN_KEY.pem()})
-        excluded = parse_exclusion_map(exclusions) if exclusions else ExclusionMap()
-        rules = Rules(
-            milter=milter,
-            spf=SpfCheckParameters(
-                verify=checks.get("spf", True), received_spf=checks.get("received_spf", False)
-            ),
-            dkim=DkimCheckParameters(verify=checks.get("dkim", True)),
-            dmarc=DmarcCheckParameters(verify=checks.get("dmarc", False)),
-            arc=ArcCheckParameters(verify=checks.get("arc", False)),
-            exclusions=excluded,
-            signing=SigningService(
-                SigningParameters(), parse_signing_rules(texts, SigningParameters())[0], excluded
-            )
-            if signing
-            else None,
-        )
-        world = World(self._make, self.cache, lambda: NOW, lambda: 0.0, self.reports.append, authserv_id)
-        self.filter = MailFilter(rules, world)
-
-    def _make(self) -> Any:
-        self.resolvers_made += 1
-        return self.resolver
-
-    def begin(
-        self,
-        sender: bytes = b"<alice@example.com>",
-        *,
-        client: str | None = "192.0.2.1",
-        helo: bytes = b"helo.example",
-        fields: Iterable[HeaderField] = FIELDS,
-        body: bytes = BODY,
-        macros: dict[bytes, bytes] | None = None,
-        portion: int = 100,
-    ):
-        """Begin a message, and give all of its content."""
-        address = None if client is None else ip_address(client)
-        told = {b"j": b"mx.example.net"} | (macros or {})
-        envelope = Envelope(Connect(b"mail.example.com", address), helo, Path(sender, ()), (), told)
-        message = self.filter.begin(envelope)
-        fields = list(fields)
-        for at in range(0, len(fields), portion):
-            message.headers(fields[at : at + portion])
-        message.end_of_headers()
-        for at in range(0, len(body), 3):
-            message.body(body[at : at + 3])
-        return message
-
-    def send(self, *args: Any, **how: Any) -> Report:
-        """Send a message that needs no waiting."""
-        decision = self.begin(*args, **how).end_of_message({b"i": b"Q1"})
-        assert isinstance(decision, Decision)
-        assert self.reports[-1].decision is decision
-        return self.reports[-1]
-
-    def wait(self, *args: Any, **how: Any) -> Report:
-        """Send a message whose answers are to come."""
-
-        async def main() -> Decision:
-            later = self.begin(*args, **how).end_of_message({b"i": b"Q1"})
-            assert not isinstance(later, Decision)
-            return await later
-
-        decision = asyncio.run(main())
-        assert self.reports[-1].decision is decision
-        return self.reports[-1]
-
-
-def field_of(report: Report) -> list[tuple[str, str]]:
-    """Read the one Authentication-Results that is added: method and result."""
-    (value,) = [
-        each.value
-        for each in report.decision.modifications
-        if isinstance(each, InsertHeader) and each.name == b"Authentication-Results"
-    ]
-    parsed = parse_results(value)
-    assert parsed is not None
-    assert parsed.authserv_id == b"mx.example.net"
-    return [(each.method, each.result) for each in parsed.results]
-
 
 BOTH = [("spf", "pass"), ("spf", "pass")]
 
