@@ -92,8 +92,8 @@ class Verdict(NamedTuple):
         """Give the answer to the MTA."""
         if self.finding is None or self.action not in _REPLY_CLASS:
             return Continue()
-        code, first = _REPLY_CLASS[self.action]
-        return ReplyCode(code, first + self.finding.code, self.finding.text.encode())
+        code, enhanced_class = _REPLY_CLASS[self.action]
+        return ReplyCode(code, enhanced_class + b"." + self.finding.code, self.finding.text.encode())
 
     def modifications(self) -> list[Modification]:
         """Give what holds the message, if that is the verdict."""
