@@ -735,6 +735,8 @@ HOLD = {"shadow": False, "spf_fail": "quarantine"}
         *[({"shadow": False, key: "quarantine"}, True) for key in ALL_KEYS],
         ({"shadow": False, "spf_fail": "reject", "dns_error": "quarantine"}, True),
         ({"shadow": True, "spf_fail": "reject", "dns_error": "quarantine"}, False),
+        # No other action, so nothing can be missing.
+        ({"shadow": False, "dns_error": "quarantine"}, False),
     ],
 )
 def test_the_mta_is_asked_for_holding_only_where_it_can_happen(policy, asked):

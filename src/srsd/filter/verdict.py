@@ -146,7 +146,8 @@ class Policy:
     @property
     def may_quarantine(self) -> bool:
         """Tell whether messages may be held, which the MTA must agree to."""
-        return not self._shadow and Action.QUARANTINE in (*self._actions.values(), self._dns_error)
+        actions = {*self._actions.values(), self._dns_error} if self._actions else ()
+        return not self._shadow and Action.QUARANTINE in actions
 
     def judge(self, transaction: Transaction, results: Results) -> Verdict:
         """Find the verdict on a message."""
