@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.arc.seal import plan_sealing, sealing_signer
 from srsd.dkim.keystore import parse_signing_domain
-from srsd.filter.authenticate import HEADER_TOO_LARGE
 from srsd.syntax.setting import setting
 
 if TYPE_CHECKING:
@@ -73,13 +72,12 @@ class SealingService:
     ) -> MessageSealing | Seal:
         """Begin to seal a message of others whose header is there, or say why it is not sealed.
 
-        fields is None where the header is too large to be kept; chain is a word where it is not validated.
+        chain is the reason where it is not validated, as it never is where the header was not kept: fields
+        is None then.
         """
         if isinstance(self._sealer, str):
             return Seal(why_not=self._sealer)
-        if fields is None:
-            return Seal(why_not=HEADER_TOO_LARGE)
-        if isinstance(chain, str):
+        if fields is None or isinstance(chain, str):
             return Seal(why_not=f"{NO_CHAIN}: {chain}")
         plan = plan_sealing(fields, chain, self._sealer, now)
         if isinstance(plan, str):
