@@ -75,6 +75,7 @@ class Spoof(NamedTuple):
     domain: bytes = ATTACK  # d= and s= of his signature
     selector: bytes = b"sel"
     author: bytes = LEGIT  # header.from of what fails
+    spf: str = ""  # what SPF says of MAIL FROM, where that is what matters
 
     def __str__(self) -> str:
         return f"{self.item}: {self.name}"
@@ -141,49 +142,55 @@ add_from(
     author=b"a.b.c.d.e.f.g.h.legit.example",
 )
 
-# 60: MAIL FROM that is read in several ways. Each stands as smtpd spells it, and bare, as cleanup does.
+# 60: MAIL FROM that is read in several ways. What smtpd has, in brackets as the client wrote it, is a path by
+# the letter of RFC 5321 §4.1.2 or permerror. Of what cleanup has, bare and without quotes, the last at sign
+# parts the domain. The words are those of SPF: pass for the attacker's domain, fail for the other.
 ODD_PATHS = [
-    ("A2: a comment that is not closed", b"(any@legit.example"),
-    ("A5: a comment in the domain", b"any@legit.example(a.attack.example"),
-    ("a comment that is closed", b"any@legit.example(a).attack.example"),
-    ("A6: a quote after the domain", b"any@legit.example'@any.attack.example"),
-    ("A7: a route, and a quote", b"@legit.example,@any.example:'any@attack.example"),
-    ("a route", b"@legit.example:any@attack.example"),
-    ("a route of the attacker to the domain", b"@attack.example:any@legit.example"),
-    ("an address as local-part", b'"any@legit.example"@attack.example'),
-    ("a broken quote", b'"any@legit.example@attack.example'),
-    ("a quote in the domain", b'any@"legit.example".attack.example'),
-    ("two at signs", b"any@legit.example@attack.example"),
-    ("two at signs, the other way", b"any@attack.example@legit.example"),
-    ("two addresses", b"any@attack.example,any@legit.example"),
-    ("two addresses, the other way", b"any@legit.example,any@attack.example"),
-    ("two paths", b"any@attack.example> <any@legit.example"),
-    ("a NUL", b"any@legit.example\0@attack.example"),
-    ("a NUL in the domain", b"any@legit.example\0.attack.example"),
-    ("a NUL, the other way", b"any@attack.example\0.legit.example"),
-    ("a new line", b"any@legit.example\r\n.attack.example"),
-    ("a blank", b"any@legit.example .attack.example"),
-    ("a tab", b"any@legit.example\t.attack.example"),
-    ("a semicolon", b"any@legit.example;.attack.example"),
-    ("a slash", b"any@legit.example/.attack.example"),
-    ("a backslash", b"any@legit.example\\.attack.example"),
-    ("an equals sign", b"any@header.from=legit.example.attack.example"),
-    ("two dots", b"any@legit.example..attack.example"),
-    ("an octet that is no UTF-8", b"any@legit.example\xff.attack.example"),
-    ("a label of the domain in front", b"any@legit.example.attack.example"),
-    ("an address literal", b"any@[192.0.2.66]"),
-    ("an address literal with a name", b"any@[legit.example]"),
-    ("percent", b"any%legit.example@attack.example"),
-    ("bang", b"legit.example!any@attack.example"),
-    ("nothing before the at sign", b"@legit.example"),
-    ("results as local-part", b'"x; dmarc=pass header.from=legit.example; y"@attack.example'),
-    ("results and the end of a comment as local-part", b'"\\"); dmarc=pass header.from=legit.example; ("@attack.example'),
-    ("a local-part of the domain's name", b"legit.example@attack.example"),
-    ("a variable envelope path", b"bounce-any=legit.example@attack.example"),
+    ("A2: a comment that is not closed", b"(any@legit.example", "permerror", "fail"),
+    ("A5: a comment in the domain", b"any@legit.example(a.attack.example", "permerror", "permerror"),
+    ("a comment that is closed", b"any@legit.example(a).attack.example", "permerror", "permerror"),
+    ("A6: a quote after the domain", b"any@legit.example'@any.attack.example", "permerror", "pass"),
+    ("A7: a route, and a quote", b"@legit.example,@any.example:'any@attack.example", "pass", "pass"),
+    ("a route", b"@legit.example:any@attack.example", "pass", "pass"),
+    ("a route of the attacker to the domain", b"@attack.example:any@legit.example", "fail", "fail"),
+    ("an address as local-part", b'"any@legit.example"@attack.example', "pass", "pass"),
+    ("a broken quote", b'"any@legit.example@attack.example', "permerror", "permerror"),
+    ("a quote in the domain", b'any@"legit.example".attack.example', "permerror", "permerror"),
+    ("two at signs", b"any@legit.example@attack.example", "permerror", "pass"),
+    ("two at signs, the other way", b"any@attack.example@legit.example", "permerror", "fail"),
+    ("two addresses", b"any@attack.example,any@legit.example", "permerror", "fail"),
+    ("two addresses, the other way", b"any@legit.example,any@attack.example", "permerror", "pass"),
+    ("two paths", b"any@attack.example> <any@legit.example", "permerror", "fail"),
+    ("a NUL", b"any@legit.example\0@attack.example", "permerror", "permerror"),
+    ("a NUL in the domain", b"any@legit.example\0.attack.example", "permerror", "permerror"),
+    ("a NUL, the other way", b"any@attack.example\0.legit.example", "permerror", "permerror"),
+    ("a new line", b"any@legit.example\r\n.attack.example", "permerror", "permerror"),
+    ("a blank", b"any@legit.example .attack.example", "permerror", "permerror"),
+    ("a tab", b"any@legit.example\t.attack.example", "permerror", "permerror"),
+    ("a semicolon", b"any@legit.example;.attack.example", "permerror", "permerror"),
+    ("a slash", b"any@legit.example/.attack.example", "permerror", "permerror"),
+    ("a backslash", b"any@legit.example\\.attack.example", "permerror", "permerror"),
+    ("an equals sign", b"any@header.from=legit.example.attack.example", "permerror", "permerror"),
+    # No domain name, so there is nothing to check (RFC 7208 §4.3).
+    ("two dots", b"any@legit.example..attack.example", "none", "none"),
+    ("an octet that is no UTF-8", b"any@legit.example\xff.attack.example", "none", "none"),
+    ("an address literal", b"any@[192.0.2.66]", "none", "none"),
+    ("an address literal with a name", b"any@[legit.example]", "none", "none"),
+    ("a label of the domain in front", b"any@legit.example.attack.example", "pass", "pass"),
+    ("percent", b"any%legit.example@attack.example", "pass", "pass"),
+    ("bang", b"legit.example!any@attack.example", "pass", "pass"),
+    ("nothing before the at sign", b"@legit.example", "permerror", "fail"),
+    ("results as local-part", b'"x; dmarc=pass header.from=legit.example; y"@attack.example', "pass", "pass"),
+    (
+        "results and the end of a comment as local-part",
+        b'"\\"); dmarc=pass header.from=legit.example; ("@attack.example', "pass", "pass",
+    ),
+    ("a local-part of the domain's name", b"legit.example@attack.example", "pass", "pass"),
+    ("a variable envelope path", b"bounce-any=legit.example@attack.example", "pass", "pass"),
 ]  # fmt: skip
-for _name, _path in ODD_PATHS:
-    add(60, _name, FAIL, sender=b"<%b>" % _path)
-    add(60, f"{_name}, as cleanup spells it", FAIL, sender=_path)
+for _name, _path, _spf, _spf_bare in ODD_PATHS:
+    add(60, _name, FAIL, sender=b"<%b>" % _path, spf=_spf)
+    add(60, f"{_name}, as cleanup spells it", FAIL, sender=_path, spf=_spf_bare)
 
 # 61: a name in d= or s= that is cut short where it is asked for.
 for _name, _domain, _selector in (
@@ -483,6 +490,9 @@ def test_nobody_else_writes_as_the_domain(spoof):
         assert report.results.author.problem
     else:
         assert author == spoof.author
+    if spoof.spf:
+        assert report.results.spf.mail_from.result.value == spoof.spf
+        assert (report.transaction.sender is None) is (spoof.spf == "permerror")
     # No name that another could read in another way is asked for.
     assert not [name for name, _ in judge.cache.asked if "\0" in name or not name.isascii()]
 
