@@ -10,6 +10,7 @@ Its name is mx.here.example, its mail domain here.example; whatever it takes end
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shutil
 import tomllib
@@ -217,6 +218,17 @@ class MilterHost:
         wanted = f"Subject: {subject}\r\n".encode()
         return sum(wanted in message.content for message in list(self.sink.messages))
 
+    def reload(self, **tables: Any) -> None:
+        """Give srsd other tables of srsd.toml, for the SMTP sessions to come; those that are not named stay."""
+        self.tables |= tables
+        self._configure()
+        self.srsd.wait_for_log("everything was read again", since=self.srsd.hup())
+
+    def facts(self, wanted: str) -> dict[str, Any]:
+        """Return srsd's log line about the message that wanted stands for, such as its sender: JSON is needed."""
+        line = self.srsd.wait_for_log(lambda line: wanted in line and '"queue_id": ' in line)
+        return json.loads(line)
+
     def logs(self) -> str:
         """The last lines of both logs, for a failed test's report."""
         postfix = "\n".join(self.postfix.log().splitlines()[-15:])
@@ -224,12 +236,20 @@ class MilterHost:
         return f"Postfix:\n{postfix}\nsrsd:\n{srsd}\n"
 
 
-def make_message(extra: Iterable[str | bytes] = (), size: int = 0) -> tuple[str, bytes]:
-    """Make a message with a subject of its own; return the subject and the content."""
+def make_message(
+    extra: Iterable[str | bytes] = (),
+    size: int = 0,
+    *,
+    author: str | None = "Original Sender <original@header.example>",
+) -> tuple[str, bytes]:
+    """Make a message with a subject of its own; return the subject and the content.
+
+    author is From; None: there is none.
+    """
     subject = f"number {next(_numbers)}."
     lines = [
         *(line if isinstance(line, bytes) else line.encode() for line in extra),
-        b"From: Original Sender <original@header.example>",
+        *([] if author is None else [f"From: {author}".encode()]),
         b"To: <bob@here.example>",
         f"Subject: {subject}".encode(),
         b"Date: Mon, 02 Feb 2026 10:00:00 +0000",

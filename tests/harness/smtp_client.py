@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 STRANGER = "127.0.0.2"  # a client address outside the tests' mynetworks and inet_interfaces
+HELO = "client.example"
 TIMEOUT = (
     120.0  # seconds for one reply: Postfix answers after 10 s per failing lookup, of which it makes several
 )
@@ -40,13 +41,19 @@ class Transaction:
 
 
 def send(
-    server: tuple[str, int], sender: str, recipient: str, content: bytes, *, source: str = STRANGER
+    server: tuple[str, int],
+    sender: str,
+    recipient: str,
+    content: bytes,
+    *,
+    source: str = STRANGER,
+    helo: str = HELO,
 ) -> Transaction:
     """Send content from sender to recipient (neither with angle brackets), by SMTPUTF8 where they need it."""
     steps: list[Step] = []
     options = "" if (sender + recipient).isascii() else " SMTPUTF8"
     with smtplib.SMTP(*server, timeout=TIMEOUT, source_address=(source, 0)) as client:
-        client.ehlo("client.example")
+        client.ehlo(helo)
         client.command_encoding = "utf-8"
 
         def step(name: str, expected: int, command: str) -> bool:
