@@ -88,7 +88,7 @@ def _format_result(result: Result, utf8: bool) -> bytes:
     try:
         pieces = [_RESULTS[method, result.result]]
         if result.reason:
-            reason = _spell_reason(result.reason, utf8)
+            reason = _spell_reason(result.reason[:_REASON_MAXIMUM], utf8)
             if reason is not None:
                 pieces.append(reason)
         for ptype, name, value in result.properties:
@@ -104,9 +104,9 @@ def _format_result(result: Result, utf8: bool) -> bytes:
     return FOLD + line
 
 
-def _spell_reason(reason: str, utf8: bool) -> bytes | None:
+@lru_cache(maxsize=256)  # most messages have one of a few
+def _spell_reason(text: str, utf8: bool) -> bytes | None:
     """Spell reason="...", folded at its blanks when it is longer than a line; None for a blank one."""
-    text = reason[:_REASON_MAXIMUM]
     if not (text.isascii() and text.isprintable()):
         text = "".join(each if each.isprintable() and (utf8 or each.isascii()) else "?" for each in text)
     words = text.translate(_TO_REASON).split()

@@ -70,7 +70,10 @@ class Origin(Enum):
     @property
     def ours(self) -> bool:
         """Tell whether the message is ours to send."""
-        return self not in (Origin.TRUSTED_RELAY, Origin.OUTSIDE)
+        return self not in _OF_OTHERS
+
+
+_OF_OTHERS = (Origin.TRUSTED_RELAY, Origin.OUTSIDE)
 
 
 class Origins:

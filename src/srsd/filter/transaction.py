@@ -39,13 +39,14 @@ def make_transaction(
     login = macros.get(b"auth_authen") or macros.get(b"auth_type") or b""
     client = envelope.client.address
     path = envelope.sender.text
+    null_sender = is_null_path(path)
     return Transaction(
         client=client,
         client_name=envelope.client.host,
         helo=envelope.helo,
         sender_path=path,
-        null_sender=is_null_path(path),
-        sender=None if is_null_path(path) else parse_path(path),
+        null_sender=null_sender,
+        sender=None if null_sender else parse_path(path),
         utf8=any([each.upper() == b"SMTPUTF8" for each in envelope.sender.arguments]),  # noqa: C419 - faster
         recipients=tuple([recipient.text for recipient in envelope.recipients]),
         login=login,

@@ -37,7 +37,7 @@ class NetworkSet:
         if isinstance(client, IPv6Address):
             client = client.ipv4_mapped or client
         number, version = int(client), client.version
-        return any(
-            version == each_version and number >> host_bits == prefix
-            for each_version, host_bits, prefix in self._networks
-        )
+        for each_version, host_bits, prefix in self._networks:
+            if version == each_version and number >> host_bits == prefix:
+                return True
+        return False
