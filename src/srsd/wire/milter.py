@@ -462,6 +462,9 @@ def format_reply(reply: AnyReply, *, leading_space: bool = True) -> bytes:  # no
     Where the MTA was not asked to keep leading spaces (HEADER_LEADING_SPACE) it puts one in front of
     each header value, so ours is left out.
     """
+    wordless = _WORDLESS.get(type(reply))
+    if wordless is not None:  # as one of each message's is
+        return wordless
     match reply:
         case AddHeader(name, value):
             return format_packet(Reply.ADD_HEADER, _header(name, value, leading_space))
@@ -486,7 +489,7 @@ def format_reply(reply: AnyReply, *, leading_space: bool = True) -> bytes:  # no
         case ReplyCode(code, enhanced, text):
             line = b"%d %b %b" % (code, enhanced, text.replace(b"%", b"%%"))
             return format_packet(Reply.REPLY_CODE, line + b"\0")
-    return _WORDLESS[type(reply)]
+    raise TypeError(f"{type(reply).__name__} is no reply")
 
 
 def _header(name: bytes, value: bytes, leading_space: bool) -> bytes:
