@@ -858,8 +858,8 @@ def fifty() -> list[HeaderField]:
             {"fields": [HeaderField(b"X", b" " * 60_000)] * 10},
             "the chain was not validated: the header is too large",
         ),
-        ({"service": sealer(e1=OUR_ED)}, {"fields": relayed()}, "fwd.example has no RSA key that signs"),
-        ({"service": sealer("other.example")}, {"fields": relayed()}, "no key for the author domain"),
+        ({"service": sealer(e1=OUR_ED)}, {"fields": relayed()}, "no RSA key of fwd.example signs"),
+        ({"service": sealer("other.example")}, {"fields": relayed()}, "there is no key for fwd.example"),
     ],
 )
 def test_why_a_message_is_not_sealed(bench, how, why):

@@ -39,7 +39,7 @@ def _finding(key: str, code: bytes, text: str) -> Finding:
 
 
 def _missing(key: str, text: str) -> Finding:
-    return _finding(key, b"4.3", f"DNS: {text}; please try again later")
+    return _finding(key, b"4.3", f"DNS: {text}")
 
 
 def of_submission(results: Results) -> Iterator[Finding]:
