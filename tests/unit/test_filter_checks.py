@@ -859,7 +859,7 @@ def fifty() -> list[HeaderField]:
             "the chain was not validated: the header is too large",
         ),
         ({"service": sealer(e1=OUR_ED)}, {"fields": relayed()}, "no RSA key of fwd.example signs"),
-        ({"service": sealer("other.example")}, {"fields": relayed()}, "there is no key for fwd.example"),
+        ({"service": sealer("other.example")}, {"fields": relayed()}, "there is no key for other.example"),
     ],
 )
 def test_why_a_message_is_not_sealed(bench, how, why):
