@@ -122,6 +122,7 @@ class Bench:
         *,
         cache: Any = None,
         resolver: Any = None,
+        make_resolver: Callable[[], Any] | None = None,
         signing: bool = False,
         sealing: SealingService | None = None,
         exclusions: bytes = b"",
@@ -135,6 +136,7 @@ class Bench:
         self.cache = cache if cache is not None else FakeResolver(zones)
         self.resolver = resolver if resolver is not None else FakeResolver(zones)
         self.resolvers_made = 0
+        self._make_resolver = make_resolver  # where one is not to be for all
         self.reports: list[Report] = []
         texts = SigningTexts({"/d/example.com/e1.pem": OWN_KEY.pem()})
         excluded = parse_exclusion_map(exclusions) if exclusions else ExclusionMap()
@@ -161,7 +163,7 @@ class Bench:
 
     def _make(self) -> Any:
         self.resolvers_made += 1
-        return self.resolver
+        return self._make_resolver() if self._make_resolver is not None else self.resolver
 
     def begin(
         self,

@@ -33,6 +33,7 @@ from srsd.arc.result import ChainStatus
 from srsd.authres import parse_results
 from srsd.crypto import KeyType, generate_key
 from srsd.dkim.keystore import parse_key_store
+from srsd.dkim.result import Reason
 from srsd.dmarc.outcome import DmarcResult
 from srsd.filter import message as message_module
 from srsd.filter.authenticate import EXCLUDED, HEADER_TOO_LARGE, SWITCHED_OFF
@@ -41,7 +42,8 @@ from srsd.filter.origin import MilterParameters, Origin
 from srsd.filter.report import Timings
 from srsd.filter.sealing import SealingService
 from srsd.filter.verdict import Action, PolicyParameters
-from srsd.resolving import Outcome
+from srsd.resolving import Answer, Outcome
+from srsd.spf.outcome import SpfResult
 from srsd.syntax.header import HeaderField
 from srsd.wire.milter import Continue, InsertHeader
 from srsd.wire.milter_session import Decision
@@ -222,7 +224,6 @@ def test_the_cache_and_a_resolver_give_the_same(name, how, word, properties):
     assert known._replace(timings=Timings()) == asked._replace(timings=Timings())
     assert known.results.dmarc == asked.results.dmarc
     assert asked.timings.dns_queries == len(waiting.resolver.asked) > 0
-    assert waiting.resolvers_made == 1
 
 
 def test_the_reason_stands_beside_what_is_no_pass():
@@ -498,6 +499,89 @@ def test_dns_is_not_asked_where_the_cache_knows():
     report = bench.send(fields=signed_by(b"author.example"))
     assert bench.resolvers_made == 0
     assert report.timings.dns_queries == 0
+
+
+# What one check asks for is no other's loss.
+
+
+class Patient(FakeResolver):
+    """Answers so many questions, as the one of a message does."""
+
+    def _answer(self, name: bytes, kind: str) -> Answer[Any]:
+        if len(self.asked) >= 100:
+            return Answer(Outcome.BUDGET_SPENT)
+        return super()._answer(name, kind)
+
+
+class Sluggish(Patient):
+    """Waits for what is below slow.example until it has waited as long as it does for one message."""
+
+    late = False
+
+    def _answer(self, name: bytes, kind: str) -> Answer[Any]:
+        self.late = self.late or name.endswith(b"slow.example")
+        return Answer(Outcome.TIMED_OUT) if self.late else super()._answer(name, kind)
+
+
+GREEDY_ZONES = ZONES | {
+    ("greedy.example", "TXT"): ["v=spf1 " + " ".join(f"mx:m{number}.greedy.example" for number in range(9)) + " -all"],
+    **{
+        (f"m{number}.greedy.example", "MX"): [(place, f"h{place}.m{number}.greedy.example") for place in range(10)]
+        for number in range(9)
+    },
+    **{
+        (f"h{place}.m{number}.greedy.example", "A"): ["203.0.113.99"]
+        for number in range(9)
+        for place in range(10)
+    },
+    ("late.example", "TXT"): ["v=spf1 include:slow.example -all"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("resolver", "sender"), [(Patient, b"<x@greedy.example>"), (Sluggish, b"<x@late.example>")]
+)
+@pytest.mark.parametrize("author", [b"a@author.example", b"a@nowhere.author.example"])
+def test_spf_of_a_stranger_does_not_keep_dmarc_from_failing(resolver, sender, author):
+    """Neither its questions nor its time: DMARC would be temperror, and the policy is not enforced then."""
+
+    async def main() -> None:
+        bench = Bench(
+            cache=Forgetful(),
+            make_resolver=lambda: resolver(GREEDY_ZONES),
+            dmarc=True,
+            arc=True,
+            policy=ENFORCED,
+        )
+        # A signature that might have passed, had its key been asked for.
+        fields = signed_by(b"author.example", author, selector=b"s3")
+        message = bench.begin(sender, helo=b"[192.0.2.1]", fields=fields)
+        later = message.end_of_message({})
+        assert not isinstance(later, Decision)
+        await later
+        (report,) = bench.reports
+        assert report.results.spf.mail_from.result in (SpfResult.TEMPERROR, SpfResult.FAIL)
+        assert report.results.dkim.signatures[0].reason is Reason.NO_KEY
+        assert report.results.dmarc.outcome.result is DmarcResult.FAIL
+        assert report.verdict.action is Action.REJECT
+
+    asyncio.run(main())
+
+
+def test_what_dns_took_is_told_of_both():
+    """The questions of both, and the time of the one that took longer: they wait side by side."""
+    made: list[FakeResolver] = []
+
+    def make() -> FakeResolver:
+        made.append(FakeResolver(ZONES))
+        made[-1].seconds = 1.5 * len(made)
+        return made[-1]
+
+    bench = Bench(cache=Forgetful(), make_resolver=make, dmarc=True)
+    timings = bench.wait(fields=signed_by(b"author.example")).timings
+    assert len(made) == 2
+    assert timings == Timings(0.0, 3.0, len(made[0].asked) + len(made[1].asked))
+    assert {name for name, _ in made[0].asked}.isdisjoint({name for name, _ in made[1].asked})
 
 
 # ARC.

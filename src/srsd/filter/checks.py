@@ -54,7 +54,10 @@ class Checks:
         self._rules = rules
         self._world = world
         self._transaction = transaction
-        self.resolver: CountingResolver | None = None  # None while the cache had everything
+        # None while the cache had everything. What SPF asks for is up to the record of a stranger, so it
+        # has a budget of its own: nobody can spend the answers on which the author's policy depends.
+        self._spf_resolver: CountingResolver | None = None
+        self._resolver: CountingResolver | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self.chain: ValidationPlan | str = SWITCHED_OFF
         self._author: Author
@@ -70,10 +73,11 @@ class Checks:
 
     def _begin_spf(self) -> _Answer[SpfResults]:
         transaction, now = self._transaction, self._world.clock()
-        return self._begin(
-            lambda resolver: check_spf(transaction, resolver, now),
-            lambda resolver: check_spf_side_by_side(transaction, resolver, now),
-        )
+        try:
+            return run_from_cache(check_spf(transaction, self._world.cache, now))
+        except NotCachedError:
+            self._spf_resolver = self._world.make_resolver()
+            return self._await(check_spf_side_by_side(transaction, self._spf_resolver, now))
 
     def _begin(
         self,
@@ -87,15 +91,23 @@ class Checks:
         try:
             return run_from_cache(check(self._world.cache))
         except NotCachedError:
-            task = asyncio.get_running_loop().create_task((side_by_side or check)(self._ask()))
-            self._tasks.append(task)
-            return task
+            return self._await((side_by_side or check)(self._ask()))
+
+    def _await(self, check: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(check)
+        self._tasks.append(task)
+        return task
 
     def _ask(self) -> CountingResolver:
-        """Give the resolver of this message."""
-        if self.resolver is None:
-            self.resolver = self._world.make_resolver()
-        return self.resolver
+        """Give the resolver of all but SPF."""
+        if self._resolver is None:
+            self._resolver = self._world.make_resolver()
+        return self._resolver
+
+    @property
+    def resolvers(self) -> set[CountingResolver]:
+        """The resolvers that had to ask."""
+        return {each for each in (self._spf_resolver, self._resolver) if each is not None}
 
     def see_header(
         self, fields: Sequence[HeaderField] | None, author: Author, now: int
@@ -150,8 +162,11 @@ class Checks:
         """Give the results as soon as all answers are there."""
         if self._results is None:
             await asyncio.wait(self._tasks)
-            self._results = self._without_dmarc(body_hashes)
-        return await self._with_dmarc(self._results, self._ask())
+            results = self.finish(body_hashes)
+            if results is not None:
+                return results
+        results = self._results or self._without_dmarc(body_hashes)
+        return await self._with_dmarc(results, self._ask())
 
     def _without_dmarc(self, body_hashes: _BodyHashes) -> Results:
         keys, dkim, arc = _known(self._keys), self._dkim, self.chain

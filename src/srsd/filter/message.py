@@ -177,10 +177,11 @@ class MessageInFilter:
 
     def _timings(self) -> Timings:
         seconds = self._world.timer() - self._begun
-        resolver = self._checks.resolver if self._checks is not None else None
-        if resolver is None:
+        resolvers = self._checks.resolvers if self._checks is not None else None
+        if not resolvers:
             return Timings(seconds)
-        return Timings(seconds, resolver.seconds, resolver.queries)
+        waited = max([each.seconds for each in resolvers])  # side by side
+        return Timings(seconds, waited, sum([each.queries for each in resolvers]))
 
     def abort(self) -> None:
         """Forget the message: it is not going to end."""

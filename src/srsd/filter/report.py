@@ -19,7 +19,7 @@ class Timings(NamedTuple):
     """How long it took, and what DNS had to do with it."""
 
     seconds: float = 0.0  # from the end of the envelope to the decision
-    dns_seconds: float = 0.0  # in which answers of DNS were awaited
+    dns_seconds: float = 0.0  # in which answers of DNS were awaited: for SPF, or for the rest if that is more
     dns_queries: int = 0  # that the cache did not answer
 
 

@@ -38,7 +38,7 @@ class CountingResolver(Resolver, Protocol):
 class World(NamedTuple):
     """What the filter needs of the world outside."""
 
-    make_resolver: Callable[[], CountingResolver]  # one for each message, with its own budget
+    make_resolver: Callable[[], CountingResolver]  # each has a budget: for SPF of a message, for the rest
     cache: Resolver  # raises NotCachedError where it would have to ask
     clock: Callable[[], int]  # seconds since 1970-01-01, UTC
     timer: Callable[[], float]  # seconds since anything

@@ -11,7 +11,7 @@ from srsd.resolving import Answer, Outcome
 if TYPE_CHECKING:
     from srsd.daemon.dns.resolver import StubResolver
 
-QUERIES_MAXIMUM = 100  # for one message; SPF alone may ask for some 110, but no honest record does
+QUERIES_MAXIMUM = 100  # SPF may ask for some 110, but no honest record does; the rest stays below it
 
 
 class MessageResolver(RecordLookups):
