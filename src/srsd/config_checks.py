@@ -70,11 +70,10 @@ def without_effect(config: Config) -> Iterator[Fault]:
         for name in names:
             if name in asked and not getattr(config, section).verify:
                 yield Fault(f"policy.{name}", f"has no effect: {section}.verify is false")
-    if config.dmarc.verify and not (config.spf.verify and config.dkim.verify):
-        off = "dkim" if config.spf.verify else "spf"
+    if config.dmarc.verify and not config.dkim.verify:
         for name in _FOUND_BY["dmarc"]:
             if name in asked:
-                problem = f"has no effect: DMARC cannot fail while {off}.verify is false"
+                problem = "has no effect: DMARC cannot fail while dkim.verify is false"
                 yield Fault(f"policy.{name}", problem)
     yield from _of_other_sections(config, asked)
 

@@ -404,11 +404,6 @@ WITHOUT_EFFECT = [
         "dmarc.verify is false",
     ),
     (
-        "[spf]\nverify = false\n[policy]\ndmarc_quarantine = 'quarantine'",
-        "policy.dmarc_quarantine",
-        "DMARC cannot fail while spf.verify is false",
-    ),
-    (
         "[dkim]\nverify = false\n[policy]\ndmarc_reject = 'reject'",
         "policy.dmarc_reject",
         "DMARC cannot fail while dkim.verify is false",

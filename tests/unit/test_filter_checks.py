@@ -295,17 +295,37 @@ def test_dmarc_that_is_switched_off():
     assert not [name for name, _ in bench.cache.asked if name.startswith("_dmarc.")]
 
 
+ALIGNED = {"sender": b"<x@author.example>"}
+
+
+@pytest.mark.parametrize("sender", [b"<x@stranger.example>", b"<>", b"<x>", b"<x@[192.0.2.1]>"])
+@pytest.mark.parametrize(
+    "bench", [{"spf": False}, {"exclusions": b"192.0.2.1 spf\nstranger.example spf"}], ids=["off", "excluded"]
+)
+def test_spf_that_could_not_have_been_aligned_excuses_nothing(bench, sender):
+    """Else an exclusion of one domain would let everybody who names it in MAIL FROM write as anybody."""
+    made = Bench(ZONES, dmarc=True, policy=ENFORCED, **bench)
+    report = made.send(sender, fields=header(b"a@author.example"))
+    assert report.results.dmarc.fails
+    assert report.verdict.action is Action.REJECT
+
+
 @pytest.mark.parametrize(
     ("bench", "how", "why"),
     [
         ({"milter": MilterParameters(trusted_relays=(HERE,))}, {}, "SPF is not checked: trusted relay"),
-        ({"spf": False}, {}, "SPF is not checked: switched off"),
-        ({"exclusions": b"192.0.2.1 spf"}, {}, "SPF is not checked: excluded"),
-        ({}, {"client": None}, "SPF is not checked: the client has no IP address"),
+        ({"spf": False}, ALIGNED, "SPF is not checked: switched off"),
+        ({"exclusions": b"192.0.2.1 spf"}, ALIGNED, "SPF is not checked: excluded"),
+        ({}, ALIGNED | {"client": None}, "SPF is not checked: the client has no IP address"),
+        (
+            {"spf": False},
+            {"sender": b"<>", "helo": b"author.example"},
+            "SPF is not checked: switched off",
+        ),
         ({"dkim": False}, {}, "DKIM is not checked: switched off"),
         ({"exclusions": b"author.example dkim"}, {}, "DKIM is not checked: excluded"),
         ({"exclusions": b"192.0.2.1 dkim"}, {}, "DKIM is not checked: excluded"),
-        ({"exclusions": b"192.0.2.1 spf, dkim"}, {}, "SPF is not checked: excluded"),
+        ({"exclusions": b"192.0.2.1 spf, dkim"}, ALIGNED, "SPF is not checked: excluded"),
     ],
 )
 def test_what_was_not_checked_might_have_passed(bench, how, why):

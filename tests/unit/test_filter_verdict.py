@@ -274,6 +274,35 @@ def test_the_worst_one_wins(policy, key):
     assert (verdict.finding.key, verdict.action.word) == (key, policy[key])
 
 
+def test_several_methods_that_failed_have_a_code_of_their_own():
+    """RFC 7372 §4: 7.26, where more than one of them warrants the refusal; the text has the words of each."""
+    found = results(
+        spf=SpfResults(spf(SpfResult.FAIL).mail_from, helo(SpfResult.FAIL).helo), dkim=dkim(Reason.NO_KEY)
+    )
+    both = judge(found, spf_fail="reject", spf_helo_fail="reject", dkim_fail="reject").finding
+    assert both is not None
+    assert (both.key, both.code) == ("spf_fail", b"7.26")
+    assert re.fullmatch(r"SPF: .* may not send mail of .*; DKIM: no signature passes: .*", both.text)
+    for policy, code in [
+        ({"spf_fail": "reject", "spf_helo_fail": "reject"}, b"7.23"),
+        ({"spf_fail": "reject", "dkim_fail": "quarantine"}, b"7.23"),
+        ({"spf_fail": "tempfail", "dkim_fail": "reject"}, b"7.20"),
+    ]:
+        one = judge(found, **policy).finding
+        assert one is not None
+        assert one.code == code
+
+
+@pytest.mark.parametrize("reason", [Reason.UNKNOWN_ALGORITHM, Reason.UNKNOWN_QUERY])
+def test_what_is_neutral_is_like_no_signature(reason):
+    """RFC 6376 wants ignored what a verifier does not know."""
+    assert judge(results(dkim=dkim(reason)), dkim_fail="reject").finding is None
+    verdict = judge(results(dkim=dkim(reason, Reason.NO_KEY)), dkim_fail="reject")
+    assert verdict.action is Action.REJECT
+    assert verdict.finding is not None
+    assert "no key" in verdict.finding.text
+
+
 def test_the_order_of_actions():
     assert sorted(Action) == [Action[word.upper()] for word in ACTIONS]
 

@@ -47,6 +47,7 @@ class SpfResults(NamedTuple):
     mail_from: SpfOutcome | None = None  # for the null sender, of postmaster@HELO
     helo: SpfOutcome | None = None  # where the sender is not null
     why_unchecked: str = ""  # for the log
+    unchecked_domain: bytes | None = None  # that was not checked; b"" where there is none, None: not known
 
 
 class DkimResults(NamedTuple):
@@ -87,6 +88,18 @@ def why_no_spf(transaction: Transaction, parameters: SpfCheckParameters, exclusi
     ):
         return EXCLUDED
     return ""
+
+
+def unchecked_spf(transaction: Transaction, why: str) -> SpfResults:
+    """Give the results of SPF where it is not checked.
+
+    What a trusted relay hands on may have had another MAIL FROM when it came there.
+    """
+    if transaction.origin is not Origin.OUTSIDE:
+        return SpfResults(why_unchecked=why)
+    sender = transaction.sender
+    domain = transaction.helo if transaction.null_sender else sender.domain if sender is not None else b""
+    return SpfResults(why_unchecked=why, unchecked_domain=fold_domain(domain) or b"")
 
 
 def skips_of(client: IpAddress | None, author: Author, exclusions: ExclusionMap) -> frozenset[Skip]:

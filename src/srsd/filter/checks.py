@@ -21,6 +21,7 @@ from srsd.filter.authenticate import (
     check_spf,
     check_spf_side_by_side,
     skips_of,
+    unchecked_spf,
     why_no_spf,
 )
 from srsd.filter.chain import ArcResults, find_voucher, plan_chain, trusted_domains
@@ -66,7 +67,7 @@ class Checks:
         self._dmarc: _Answer[Discovery] | str = SWITCHED_OFF
         self._keys: _Answer[dict[bytes, Answer[bytes]]] = {}
         why_no_spf_ = why_no_spf(transaction, rules.spf, rules.exclusions)
-        self._spf = SpfResults(why_unchecked=why_no_spf_) if why_no_spf_ else self._begin_spf()
+        self._spf = unchecked_spf(transaction, why_no_spf_) if why_no_spf_ else self._begin_spf()
         self._null_mx: _Answer[NullMx] = NullMx()
         if null_mx and transaction.origin is Origin.OUTSIDE and why_no_spf_ != EXCLUDED:
             self._null_mx = self._begin(lambda resolver: check_null_mx(transaction, resolver))

@@ -15,7 +15,7 @@ from srsd.spf.outcome import SpfResult, shown
 from srsd.syntax.address import parse_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from srsd.filter.authenticate import DkimResults, SpfResults
     from srsd.filter.results import Results
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 _TEXT_MAXIMUM = 400  # octets; a line of a reply has 512 (RFC 5321 §4.5.3.1.5)
 _POLICY_KEYS = {Policy.REJECT: "dmarc_reject", Policy.QUARANTINE: "dmarc_quarantine"}
+_DNS_FAILED = b"4.3"  # a directory server failed: RFC 3463 §3.5
+_METHODS = {
+    **dict.fromkeys(("spf_fail", "spf_softfail", "spf_helo_fail", "spf_permerror"), "SPF"),
+    "dkim_fail": "DKIM",
+    "arc_fail": "ARC",
+}
 _ROLES = frozenset({b"postmaster", b"abuse"})
 
 
@@ -39,7 +45,17 @@ def _finding(key: str, code: bytes, text: str) -> Finding:
 
 
 def _missing(key: str, text: str) -> Finding:
-    return _finding(key, b"4.3", f"DNS: {text}")
+    return _finding(key, _DNS_FAILED, f"DNS: {text}")
+
+
+def together(findings: Sequence[Finding]) -> Finding:
+    """Make one of findings that are as bad: the first, unless several methods failed (RFC 7372 §4)."""
+    first = findings[0]
+    methods = dict.fromkeys(_METHODS[each.key] for each in findings if each.key in _METHODS)
+    if first.code == _DNS_FAILED or first.key not in _METHODS or len(methods) < 2:
+        return first
+    texts = [next(each.text for each in findings if _METHODS.get(each.key) == method) for method in methods]
+    return _finding(first.key, b"7.26", "; ".join(texts))
 
 
 def of_submission(results: Results) -> Iterator[Finding]:
@@ -56,8 +72,9 @@ def of_mail_from_outside(transaction: Transaction, results: Results) -> Iterator
         yield _finding(
             "null_mx", b"7.27", f"MAIL FROM: {_sender_domain(transaction)} takes no mail (null MX)"
         )
-    words = {signature.result for signature in results.dkim.signatures}
-    if words and DkimWord.PASS not in words and DkimWord.TEMPERROR not in words:
+    # What is neutral uses what we do not know, so it is like no signature (RFC 6376 §6.1.1).
+    words = {signature.result for signature in results.dkim.signatures} - {DkimWord.NEUTRAL}
+    if words and not words & {DkimWord.PASS, DkimWord.TEMPERROR}:
         yield _of_dkim(results.dkim)
     chain = results.arc.chain
     if chain is not None and results.arc.broken:
@@ -121,8 +138,9 @@ def _of_spf(transaction: Transaction, results: SpfResults) -> Iterator[Finding]:
 
 def _of_dkim(results: DkimResults) -> Finding:
     """Say why no signature passes: 7.21 where one verifies, but not in a way that we accept."""
-    acceptable = DkimWord.POLICY not in {signature.result for signature in results.signatures}
-    first = results.signatures[0]
+    counting = [each for each in results.signatures if each.result is not DkimWord.NEUTRAL]
+    acceptable = DkimWord.POLICY not in {signature.result for signature in counting}
+    first = counting[0]
     text = f"DKIM: no signature passes: d={shown(first.domain)}: {first.phrase}"
     return _finding("dkim_fail", b"7.20" if acceptable else b"7.21", text)
 

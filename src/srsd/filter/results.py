@@ -78,19 +78,29 @@ async def check_dmarc(
 ) -> DmarcResults:
     """Evaluate DMARC by what the other checks found (RFC 9989 §5.3).
 
-    Where SPF or DKIM was not checked, nobody can tell that none of them would have passed.
+    Nothing fails where SPF or DKIM was not checked and might have passed for a domain that is aligned.
     """
     author_domain = results.author.domain
     identifiers = _identifiers(results.spf, results.dkim)
     outcome = await evaluate(author_domain, discovery, identifiers, resolver, trace)
     if outcome.result is DmarcResult.FAIL:
-        if results.spf.mail_from is None:
+        if results.spf.mail_from is None and await _spf_might_align(results, discovery, resolver):
             why = f"SPF is not checked: {results.spf.why_unchecked}"
             return DmarcResults(why_unchecked=why, asked=True)
         if results.dkim.why_unchecked and results.dkim.why_unchecked != HEADER_TOO_LARGE:
             why = f"DKIM is not checked: {results.dkim.why_unchecked}"
             return DmarcResults(why_unchecked=why, asked=True)
     return DmarcResults(outcome, asked=True)
+
+
+async def _spf_might_align(results: Results, discovery: Discovery, resolver: Resolver) -> bool:
+    """Tell whether SPF, had it been checked, could have passed for a domain that is aligned."""
+    domain = results.spf.unchecked_domain
+    if domain is None:
+        return True
+    identifiers = [Identifier("spf", domain, State.TEMPERROR)]
+    outcome = await evaluate(results.author.domain, discovery, identifiers, resolver)
+    return outcome.result is DmarcResult.TEMPERROR
 
 
 def _identifiers(spf: SpfResults, dkim: DkimResults) -> list[Identifier]:

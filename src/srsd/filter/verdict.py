@@ -9,7 +9,13 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from srsd.filter.findings import is_for_a_role, of_mail_from_outside, of_missing_answers, of_submission
+from srsd.filter.findings import (
+    is_for_a_role,
+    of_mail_from_outside,
+    of_missing_answers,
+    of_submission,
+    together,
+)
 from srsd.filter.origin import Origin
 from srsd.syntax.setting import between, setting
 from srsd.wire.milter import Continue, Quarantine, ReplyCode
@@ -169,13 +175,16 @@ class Policy:
         return Verdict(Action.ACCEPT if why_not else wanted, wanted, finding, why_not)
 
     def _worst(self, found: Iterator[Finding]) -> tuple[Action, Finding | None]:
-        """Give the worst of findings and its action: the first of those that are as bad."""
-        worst, deciding = Action.ACCEPT, None
+        """Give the worst of findings and its action; those that are as bad make one."""
+        worst = Action.ACCEPT
+        deciding: list[Finding] = []
         for finding in found:
             action = self._actions.get(finding.key, Action.ACCEPT)
-            if deciding is None or action > worst:
-                worst, deciding = action, finding
-        return worst, deciding
+            if action > worst:
+                worst, deciding = action, []
+            if action is worst:
+                deciding.append(finding)
+        return worst, together(deciding) if deciding else None
 
     def _why_not(self, transaction: Transaction, wanted: Action, *, for_dns: bool) -> str:
         if transaction.origin is Origin.TRUSTED_RELAY:
