@@ -20,7 +20,7 @@ PACKET_MAXIMUM = 131_072
 VERSION_MINIMUM, VERSION_MAXIMUM = 2, 6
 NEGOTIATION_LENGTH = 12  # octets
 _LENGTH = 4  # octets of the length, which counts the command and the data
-_read_length = struct.Struct("!I").unpack_from
+_read_head = struct.Struct("!IB").unpack_from
 _ADDRESS_MAXIMUM = 64  # octets of an address as text, with its scope
 
 
@@ -188,24 +188,31 @@ class Decoder:
             self._pending.clear()
         packets = []
         offset, end = 0, len(data)
-        self._needed = _LENGTH
-        while end - offset >= _LENGTH:
-            (length,) = _read_length(data, offset)
-            if not 0 < length <= PACKET_MAXIMUM:
-                raise ProtocolError(f"a milter packet of {length} octets")
-            begin = offset + _LENGTH
-            following = begin + length
-            if following > end:
-                self._needed = _LENGTH + length
-                break
-            command = data[begin]
+        last = end - 5  # four octets of length, and the command
+        while offset <= last:
+            length, command = _read_head(data, offset)
             # Postfix sends a list of macros with each header field; most of them are empty.
-            if length != 2 or command != _MACRO or data[begin + 1] in _BEGINNINGS:
-                packets.append((command, data[begin + 1 : following]))
+            if command == _MACRO and length == 2 and offset < last and data[offset + 5] not in _BEGINNINGS:
+                offset += 6
+                continue
+            following = offset + 4 + length
+            if following > end or not 0 < length <= PACKET_MAXIMUM:
+                break
+            packets.append((command, data[offset + 5 : following]))
             offset = following
         if offset < end:
-            self._pending += data[offset:] if offset else data
+            self._keep(data[offset:] if offset else data)
         return packets
+
+    def _keep(self, begun: bytes) -> None:
+        """Keep what there is of a packet. Raises ProtocolError for a length that no packet has."""
+        self._needed = _LENGTH
+        if len(begun) >= _LENGTH:
+            length = int.from_bytes(begun[:_LENGTH], "big")
+            if not 0 < length <= PACKET_MAXIMUM:
+                raise ProtocolError(f"a milter packet of {length} octets")
+            self._needed += length
+        self._pending += begun
 
 
 def parse_negotiation(data: bytes) -> Negotiation:
