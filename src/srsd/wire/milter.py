@@ -10,10 +10,13 @@ import struct
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.errors import ProtocolError
 from srsd.syntax.header import HeaderField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Postfix cuts a header field at 60,000 octets and a body chunk at 65,535; libmilter's own bound is 65,536.
 PACKET_MAXIMUM = 131_072
@@ -21,6 +24,7 @@ VERSION_MINIMUM, VERSION_MAXIMUM = 2, 6
 NEGOTIATION_LENGTH = 12  # octets
 _LENGTH = 4  # octets of the length, which counts the command and the data
 _read_head = struct.Struct("!IB").unpack_from
+_MACROS_KEPT_MAXIMUM = 512  # octets of a list that is kept, parsed
 _ADDRESS_MAXIMUM = 64  # octets of an address as text, with its scope
 
 
@@ -272,15 +276,24 @@ def parse_header(data: bytes, blank: bytes) -> HeaderField:
     return HeaderField(name, blank + value)
 
 
-def parse_macros(data: bytes) -> tuple[int, dict[bytes, bytes]]:
+def parse_macros(data: bytes) -> tuple[int, Mapping[bytes, bytes]]:
     """Parse the data of MACRO: for which command, and `name NUL value NUL` pairs. Raises ProtocolError.
 
     A name of several letters comes with or without its braces; here it is without.
     """
     if not data:
         raise ProtocolError("a milter MACRO that is cut short")
-    parts = iter(data[1:].split(b"\0"))
-    return data[0], {name.strip(b"{}"): value for name, value in zip(parts, parts, strict=False)}
+    pairs = data[1:]
+    return data[0], _read_short_macros(pairs) if len(pairs) <= _MACROS_KEPT_MAXIMUM else _read_macros(pairs)
+
+
+def _read_macros(pairs: bytes) -> Mapping[bytes, bytes]:
+    parts = iter(pairs.split(b"\0"))
+    return {name.strip(b"{}"): value for name, value in zip(parts, parts, strict=False)}
+
+
+# The same list comes for each body chunk and the end of a message, and for each connection.
+_read_short_macros = lru_cache(maxsize=256)(_read_macros)
 
 
 def format_packet(reply: int, data: bytes = b"") -> bytes:
