@@ -34,6 +34,10 @@ class HeaderFields:
         """Give the fields of a name in lower case, from the top."""
         return self._by_name.get(name, [])
 
+    def counts(self) -> dict[bytes, int]:
+        """Tell how many fields there are of each name, in lower case."""
+        return {name: len(fields) for name, fields in self._by_name.items()}
+
     def canonical(
         self, names: Iterable[bytes], canonicalization: bytes, apart_from: HeaderField | None = None
     ) -> bytes:

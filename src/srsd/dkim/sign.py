@@ -163,13 +163,13 @@ def plan_signing(
 
 def names_to_sign(header: HeaderFields, choice: FieldChoice) -> tuple[bytes, ...]:
     """Give what stands in the h=, for the fields that a header has."""
+    counts = header.counts()
     names: list[bytes] = []
     for name in choice.oversigned:
-        names += [name] * (min(len(header.named(name)), _INSTANCES_MAXIMUM) + 1)
+        names += [name] * (min(counts.get(name, 0), _INSTANCES_MAXIMUM) + 1)
     for name in choice.signed:
-        instances = len(header.named(name))
-        if instances:
-            names += [name] * min(instances, _INSTANCES_MAXIMUM)
+        if name in counts:
+            names += [name] * min(counts[name], _INSTANCES_MAXIMUM)
     return tuple(names)
 
 
