@@ -118,5 +118,7 @@ class DnsParameters:
         check_name_servers,
     )
     timeout: float = setting(5.0, "Seconds for one lookup with its retries.", between(0.1, 60))
-    message_deadline: float = setting(20.0, "Seconds of DNS for one message; SPF has as many for itself.", between(1, 300))
+    message_deadline: float = setting(
+        20.0, "Seconds of DNS for one message; SPF has as many for itself.", between(1, 300)
+    )
     cache_size: int = setting(20000, "Answers kept; 0 keeps none.", between(0, 10_000_000))
