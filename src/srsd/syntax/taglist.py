@@ -63,10 +63,10 @@ def _is_folded(text: bytes) -> bool:
 
 
 def without_value(text: bytes, name: bytes) -> bytes:
-    """Give a tag-list without the value of a tag and the blanks around it (RFC 6376 §3.7)."""
+    """Give a tag-list, in which no tag stands twice, without a tag's value and its blanks (RFC 6376 §3.7)."""
     specs = text.split(b";")
-    for index, spec in enumerate(specs):
-        found, equals, _ = spec.partition(b"=")
+    for index in range(len(specs) - 1, -1, -1):  # a signature, which this is for, mostly stands last
+        found, equals, _ = specs[index].partition(b"=")
         if equals and found.strip(FWS) == name:
             specs[index] = found + equals
             return b";".join(specs)

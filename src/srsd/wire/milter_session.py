@@ -199,11 +199,12 @@ class Session:
 
         After END_OF_MESSAGE with outcome set, nothing may be received until answer() or failed().
         """
-        handler = self._handlers.get(command)
-        if handler is None:
+        try:
+            handler = self._handlers[command]
+        except KeyError:
             if command in self._HANDLERS:
-                raise ProtocolError("a milter command before the negotiation")
-            raise ProtocolError(f"a milter command of code {command}")
+                raise ProtocolError("a milter command before the negotiation") from None
+            raise ProtocolError(f"a milter command of code {command}") from None
         reply = handler(self, data)
         return self._replies.get(command, b"") if reply is None else reply
 
