@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PACKET_MAXIMUM = 131_072
 VERSION_MINIMUM, VERSION_MAXIMUM = 2, 6
 NEGOTIATION_LENGTH = 12  # octets
+_new_tuple = tuple.__new__  # of a NamedTuple's class it makes one in half the time that the class takes
 _LENGTH = 4  # octets of the length, which counts the command and the data
 _read_head = struct.Struct("!IB").unpack_from
 _MACROS_KEPT_MAXIMUM = 512  # octets of a list that is kept, parsed
@@ -273,7 +274,7 @@ def parse_header(data: bytes, blank: bytes) -> HeaderField:
         name, value, _ = data.split(b"\0", 2)
     except ValueError:
         raise ProtocolError("a milter HEADER that is cut short") from None
-    return HeaderField(name, blank + value)
+    return _new_tuple(HeaderField, (name, blank + value))
 
 
 def parse_macros(data: bytes) -> tuple[int, Mapping[bytes, bytes]]:
