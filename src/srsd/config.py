@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from srsd.address_store import StoreParameters
 from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
 from srsd.filter.chain import ArcCheckParameters
 from srsd.filter.origin import MilterParameters
@@ -77,7 +78,7 @@ class Listen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Srs(SrsParameters, LookupParameters):
+class Srs(StoreParameters, SrsParameters, LookupParameters):
     """The Sender Rewriting Scheme."""
 
     secrets_file: str = setting(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from srsd.address_store import Keep, Recall
 from srsd.exclusion import ExclusionMap, Skip
-from srsd.srs import Refusal, Srs, is_srs
+from srsd.srs import Refusal, Srs, Token, is_srs
 from srsd.syntax.address import LOCAL_PART_MAXIMUM, Address, parse_address, quote_local_part
 from srsd.syntax.domain import DomainSet, fold_domain, parse_domain
 from srsd.syntax.setting import setting
@@ -15,6 +16,7 @@ from srsd.wire.answer import Answer, Status
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from srsd.address_store import Pending
     from srsd.srs import Examination
 
 
@@ -58,6 +60,13 @@ class LookupParameters:
         "Former values of domain: addresses rewritten to them are still reversed.",
         _check_domains,
     )
+    envelope: Literal["embedded", "stored", "auto"] = setting(
+        "embedded",
+        "Where the original sender is. embedded: in the rewritten address, however long that gets. "
+        "stored: in state_directory/addresses.sqlite, and the rewritten address has a short token for it. "
+        "auto: stored only where the rewritten local-part would have more than the 64 octets that every "
+        "receiver takes.",
+    )
     always_rewrite: bool = setting(
         False, "Rewrite senders in local_domains and domain too, but never our own SRS addresses."
     )
@@ -75,6 +84,7 @@ OWN_DOMAIN = _not_found("own domain")
 EXCLUDED = _not_found("excluded")
 FOREIGN_DOMAIN = _not_found("SRS address of another domain")
 REWRITTEN = "rewritten"
+REWRITTEN_STORED = "rewritten, original stored"
 REWRITTEN_LONG = "rewritten, with a local-part of over 64 octets that some receivers refuse"
 _REFUSED = {refusal: _not_found(refusal.value) for refusal in Refusal}
 _NULL_KEYS = (b"", b'""', b"<>")  # Postfix asks for the null sender as two quote characters
@@ -94,13 +104,16 @@ class Lookup:
         self._domain = _emitted(parameters.domain)
         self._exclusions = exclusions if len(exclusions) else None
         self._always_rewrite = parameters.always_rewrite
+        self._stores_all = parameters.envelope == "stored"
+        self._stores_long = parameters.envelope == "auto"
         srs_domains = (parameters.domain, *parameters.previous_domains) if parameters.domain else ()
         self._srs_domains = DomainSet(srs_domains)
         self._own_domains = DomainSet((*srs_domains, *parameters.local_domains))
 
-    def forward(self, key: bytes, today: int) -> Answer:
-        """Rewrite a sender, for sender_canonical_maps."""
-        if self._srs is None:
+    def forward(self, key: bytes, today: int) -> Answer | Pending:
+        """Rewrite a sender, for sender_canonical_maps. Pending: settle it with the store first."""
+        srs = self._srs
+        if srs is None:
             return NO_DOMAIN
         address = parse_address(key)
         if address is None:
@@ -108,13 +121,26 @@ class Lookup:
         left_alone = self._left_alone(address)
         if left_alone is not None:
             return left_alone
-        local_part = self._srs.forward(address, today)
+        if self._stores_all:
+            return self._store(srs, address, today)
+        local_part = srs.forward(address, today)
         if isinstance(local_part, Refusal):
             return _REFUSED[local_part]
         spelt = quote_local_part(local_part)
+        if len(spelt) <= LOCAL_PART_MAXIMUM:
+            return Answer(Status.FOUND, spelt + b"@" + self._domain, REWRITTEN)
+        if self._stores_long:
+            return self._store(srs, address, today)
         # Length alone never stops rewriting: a receiver may refuse it, SPF surely would without it.
-        reason = REWRITTEN if len(spelt) <= LOCAL_PART_MAXIMUM else REWRITTEN_LONG
-        return Answer(Status.FOUND, spelt + b"@" + self._domain, reason)
+        return Answer(Status.FOUND, spelt + b"@" + self._domain, REWRITTEN_LONG)
+
+    def _store(self, srs: Srs, address: Address, today: int) -> Answer | Keep:
+        """Rewrite a sender to a token."""
+        stored = srs.forward_stored(address, today)
+        if isinstance(stored, Refusal):
+            return _REFUSED[stored]
+        answer = Answer(Status.FOUND, stored.local_part + b"@" + self._domain, REWRITTEN_STORED)
+        return Keep(stored.token, bytes(stored.original), today + srs.maximum_age, answer)
 
     def _left_alone(self, address: Address) -> Answer | None:
         """Tell why a sender is not rewritten, if there is a reason."""
@@ -130,8 +156,8 @@ class Lookup:
             return EXCLUDED
         return None
 
-    def reverse(self, key: bytes, today: int) -> Answer:
-        """Reverse a rewritten address, for recipient_canonical_maps."""
+    def reverse(self, key: bytes, today: int) -> Answer | Recall:
+        """Reverse a rewritten address, for recipient_canonical_maps. Recall: the store has the answer."""
         if self._srs is None:
             return NO_DOMAIN
         address = parse_address(key)
@@ -144,6 +170,8 @@ class Lookup:
         original = self._srs.reverse(address.local_part, today)
         if isinstance(original, Refusal):
             return _REFUSED[original]
+        if isinstance(original, Token):
+            return Recall(original)
         return Answer(Status.FOUND, bytes(original), "reversed")
 
     def examine(self, key: bytes, today: int) -> Examination | None:

@@ -8,12 +8,18 @@ and pfix-srsd share octet for octet:
 
 HHHH is the start of base64(HMAC-SHA1(secret, what follows it)), TT the day modulo 1024 in
 base 32. Local-parts come and go without quoting. Which domains are ours is not known here.
+
+Where the original does not fit, or shall not be seen, a token stands for it. To everybody else it is an
+SRS0 address like any other; `_` stands where the domain would be, and is one of nobody's:
+
+    SRS0=HHHH=TT=_=abcdefgh234567qr
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from base64 import b32encode
 from binascii import b2a_base64
 from dataclasses import dataclass
 from enum import Enum
@@ -40,6 +46,10 @@ _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _FOLD_HASH = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ+/", b"abcdefghijklmnopqrstuvwxyz-_")
 _HASH_OCTETS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _NOT_IN_DOMAIN = b'@="' + b" \t\r\n\v\f"
+_STORED = b"_"  # in place of a domain: a token follows. No domain is called so.
+_TOKEN_OCTETS = 10  # of an HMAC: 80 bits, so that no two addresses of one store ever share a token
+_TOKEN_LENGTH = _TOKEN_OCTETS * 8 // 5
+_NOT_PRINTED = b"\0stored\0"  # no text that an SRS hash is made of begins so: parse_address lets no NUL in
 
 
 class Refusal(Enum):
@@ -51,6 +61,7 @@ class Refusal(Enum):
     HASH_INVALID = "hash invalid"
     EXPIRED = "address expired"
     DOMAIN = "domain cannot be carried in an SRS address"
+    UNKNOWN = "stored address unknown"  # a token of ours, and the store does not have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +103,15 @@ class Keyring:
     def sign(self, text: bytes) -> bytes:
         """Give the whole hash of a text, HASH_MAXIMUM characters, in the alphabet that we emit."""
         return _hash(self._macs[0], text).translate(_TO_URL_SAFE)
+
+    def token(self, text: bytes) -> bytes:
+        """Give the token that stands for a text: the same one for the same text, and nobody can tell which.
+
+        Sixteen base 32 digits (RFC 4648 §6) in lower case. The case of the text counts.
+        """
+        mac = self._macs[0].copy()
+        mac.update(_NOT_PRINTED + text)
+        return b32encode(mac.digest()[:_TOKEN_OCTETS]).lower()
 
     def which(self, text: bytes, given: bytes) -> int | None:
         """Tell which secret made a hash, or the start of one: its index, or None.
@@ -143,7 +163,12 @@ class SrsFields(NamedTuple):
     hash: bytes
     stamp: bytes
     host: bytes
-    user: bytes
+    user: bytes  # the token, where the address is stored
+
+    @property
+    def stored(self) -> bool:
+        """Tell whether a token stands for the original."""
+        return self.host == _STORED and self.tag == b"SRS0"
 
     @property
     def signed(self) -> bytes:
@@ -152,7 +177,7 @@ class SrsFields(NamedTuple):
 
     @property
     def original(self) -> Address:
-        """The address that the local-part was made of."""
+        """The address that the local-part was made of. Means nothing where it is stored."""
         return Address(self.user if self.tag == b"SRS0" else b"SRS0" + self.user, self.host)
 
 
@@ -174,6 +199,8 @@ def parse_srs(local_part: bytes) -> SrsFields | Refusal:
         # Exactly two digits: longer stamps cost time and mean nothing (CVE-2020-35573).
         if len(stamp) != 2 or stamp[0] not in _DIGIT or stamp[1] not in _DIGIT or not user:
             return Refusal.MALFORMED
+        if host == _STORED and (len(user) != _TOKEN_LENGTH or any(octet not in _DIGIT for octet in user)):
+            return Refusal.MALFORMED
     else:
         if len(fields) != 3:
             return Refusal.MALFORMED
@@ -190,6 +217,20 @@ def parse_srs(local_part: bytes) -> SrsFields | Refusal:
 def _carriable(domain: bytes) -> bool:
     """Tell whether a domain survives in an SRS address: nothing that ends its field or the address."""
     return bool(domain) and len(domain.translate(None, _NOT_IN_DOMAIN)) == len(domain)
+
+
+class Token(bytes):
+    """What stands for a stored address, in lower case."""
+
+    __slots__ = ()
+
+
+class Stored(NamedTuple):
+    """An address that is to be stored, and what stands for it."""
+
+    local_part: bytes
+    token: Token
+    original: Address  # what a bounce goes to
 
 
 class Examination(NamedTuple):
@@ -218,7 +259,7 @@ class Srs:
         SRS0, or SRS1 for the SRS address of another forwarder.
         """
         local_part, domain = address
-        if not _carriable(domain):
+        if not _carriable(domain) or domain == _STORED:
             return Refusal.DOMAIN
         if not local_part:
             return Refusal.MALFORMED
@@ -237,8 +278,30 @@ class Srs:
         digest = self.keyring.sign(domain + user)[: self._hash_length]
         return b"SRS1%b%b=%b=%b" % (self._separator, digest, domain, user)
 
-    def reverse(self, local_part: bytes, today: int) -> Address | Refusal:
-        """Give the address that one of our SRS local-parts stands for."""
+    def forward_stored(self, address: Address, today: int) -> Stored | Refusal:
+        """Give the local-part that stands for an address once that is stored.
+
+        It has 25 octets and those of the hash, quotes are never needed. What it is reversed to is what the
+        other form is reversed to, so of an SRS1 address the middle hop is left out.
+        """
+        local_part, domain = address
+        if not _carriable(domain) or domain == _STORED:
+            return Refusal.DOMAIN
+        if not local_part:
+            return Refusal.MALFORMED
+        if _TAGS.get(local_part[:5].upper()) == b"SRS1":
+            fields = parse_srs(local_part)
+            if isinstance(fields, Refusal):
+                return fields
+            address = fields.original
+        token = Token(self.keyring.token(bytes(address)))
+        stamp = _stamp(today)
+        digest = self.keyring.sign(stamp + _STORED + token)[: self._hash_length]
+        made = b"SRS0%b%b=%b=%b=%b" % (self._separator, digest, stamp, _STORED, token)
+        return Stored(made, token, address)
+
+    def reverse(self, local_part: bytes, today: int) -> Address | Token | Refusal:
+        """Give the address that one of our SRS local-parts stands for, or the token of a stored one."""
         fields = parse_srs(local_part)
         if isinstance(fields, Refusal):
             return fields
@@ -248,6 +311,8 @@ class Srs:
             return Refusal.HASH_INVALID
         if fields.stamp and _age(fields.stamp, today) > self.maximum_age:
             return Refusal.EXPIRED
+        if fields.host == _STORED and fields.stamp:
+            return Token(fields.user.lower())
         return fields.original
 
     def examine(self, local_part: bytes, today: int) -> Examination:

@@ -495,7 +495,7 @@ def test_the_example_has_every_key():
     assert {name: set(value) if isinstance(value, dict) else ... for name, value in found.items()} == expected
 
 
-ADDED = {"policy": {"null_mx", "arc_fail"}}  # since the design
+ADDED = {"policy": {"null_mx", "arc_fail"}, "srs": {"envelope", "store_size"}}  # since the design
 
 
 def design_block() -> str:

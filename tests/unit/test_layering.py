@@ -32,6 +32,7 @@ RUNGS = {
     "srsd.arc": 2,
     "srsd.dmarc": 2,
     "srsd.filter": COMPOSITION,
+    "srsd.address_store": COMPOSITION,
     "srsd.lookup": COMPOSITION,
     "srsd.config": COMPOSITION,
     "srsd.config_checks": COMPOSITION,

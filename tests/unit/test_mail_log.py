@@ -435,7 +435,7 @@ def test_what_is_counted_has_a_meaning(note):
     _, counts = note(
         signatures=signatures, forgeries=1, dmarc=FAILED_DMARC, arc=BROKEN, seal=SEALED, verdict=OVERSPENT
     )
-    assert {what for what, _ in counts} == set(EVENTS)
+    assert {what for what, _ in counts} == set(EVENTS) - {"address_store"}  # which messages do not touch
 
 
 def test_counts_add_up():

@@ -18,7 +18,7 @@ import pytest
 
 from srsd.cli.main import main as srsctl
 from srsd.config import Config
-from srsd.daemon.counters import LATENCY_BOUNDS, Snapshot, no_counts
+from srsd.daemon.counters import LATENCY_BOUNDS, Snapshot, StoreSnapshot, no_counts
 from srsd.daemon.dns.counters import DnsSnapshot
 from srsd.daemon.metrics import MetricsServer
 from srsd.daemon.status import Reload, SecretState, Status, WorkerState
@@ -157,7 +157,8 @@ def test_the_json_of_status_is_documented():
     top, *others = documented.values()
     assert top == list(Status.__annotations__)
     assert others == [
-        list(each.__annotations__) for each in (Reload, WorkerState, SecretState, Snapshot, DnsSnapshot)
+        list(each.__annotations__)
+        for each in (Reload, WorkerState, SecretState, Snapshot, DnsSnapshot, StoreSnapshot)
     ]
 
 

@@ -21,7 +21,7 @@ from srsd.errors import ConfigError
 from srsd.syntax.endpoint import UnixEndpoint, parse_endpoint
 
 if TYPE_CHECKING:
-    from srsd.daemon.counters import Snapshot
+    from srsd.daemon.counters import Snapshot, StoreSnapshot
     from srsd.daemon.status import Status
 
 _SECONDS = 30  # a reload waits for every worker
@@ -164,9 +164,18 @@ def _render(status: Status) -> Group:
     for name, value in rows.items():
         overview.add_row(name, value)
     counters = status["counters"]
+    store = counters["store"]
+    if store["maximum_octets"]:
+        overview.add_row("stored addresses", _store(store))
     return Group(
         overview, _workers(status), _secrets(status), _lookups(counters), _events(counters), _dns(counters)
     )
+
+
+def _store(store: StoreSnapshot) -> str:
+    share = 100 * store["octets"] / store["maximum_octets"]
+    failing = ", FAILING: see the log" if store["failing"] else ""
+    return f"{store['addresses']}, {store['octets'] / 1e6:.1f} MB, {share:.1f} % of srs.store_size{failing}"
 
 
 def _workers(status: Status) -> Table:

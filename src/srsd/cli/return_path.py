@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from srsd.cli.srs import explain_reverse
+from srsd.cli.srs import explain_reverse, stored_original
 from srsd.daemon.files import Files
 from srsd.daemon.log import printable
 from srsd.daemon.service import today
@@ -84,7 +84,9 @@ def _examine(plain: ReturnPath, key: bytes, config_path: str) -> ReturnPath:
     if refusal is not None:
         why.insert(0, refusal.value)
     if fields is not None:
-        original = bytes(fields.original)
+        original = stored_original(fields, files) if fields.stored else bytes(fields.original)
+        if original is None:
+            return examined
         examined = examined._replace(original=printable(original))
         if refusal in _MADE_HERE:
             examined = examined._replace(sender=b"<" + original + b">")

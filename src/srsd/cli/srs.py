@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from srsd.address_store import Recall
 from srsd.cli.common import NO, argument_octets, as_json, load_files, print_json
+from srsd.cli.stored import StoreView
 from srsd.daemon.log import printable
 from srsd.daemon.service import today
 from srsd.srs import Refusal
@@ -15,7 +17,7 @@ from srsd.wire.answer import Status
 
 if TYPE_CHECKING:
     from srsd.daemon.files import Files
-    from srsd.srs import Examination
+    from srsd.srs import Examination, SrsFields
     from srsd.wire.answer import Answer
 
 _FAR = 512  # an age above it, modulo 1024, is nearer as a date in the future
@@ -33,7 +35,10 @@ def srs_group() -> None:
 def forward(config_path: str, address: str, as_json: bool) -> None:
     """Rewrite the sender ADDRESS. Exits 1 when it is left as it is."""
     key = argument_octets(address)
-    _print_answer("forward", key, load_files(config_path).make_lookup().forward(key, today()), as_json)
+    files = load_files(config_path)
+    view = StoreView(files.config.state_directory)
+    answer = view.settle(files.make_lookup().forward(key, today()))
+    _print_answer("forward", key, answer, as_json, view.remarks)
 
 
 @srs_group.command(epilog="Example: srsctl srs reverse SRS0=Gt5l=JM=example.com=alice@srs.example.org")
@@ -43,10 +48,13 @@ def forward(config_path: str, address: str, as_json: bool) -> None:
 def reverse(config_path: str, address: str, as_json: bool) -> None:
     """Reverse the rewritten ADDRESS. Exits 1 when it is refused."""
     key = argument_octets(address)
-    _print_answer("reverse", key, load_files(config_path).make_lookup().reverse(key, today()), as_json)
+    files = load_files(config_path)
+    view = StoreView(files.config.state_directory)
+    answer = view.settle(files.make_lookup().reverse(key, today()))
+    _print_answer("reverse", key, answer, as_json, view.remarks)
 
 
-def _print_answer(direction: str, key: bytes, answer: Answer, as_json: bool) -> None:
+def _print_answer(direction: str, key: bytes, answer: Answer, as_json: bool, remarks: list[str]) -> None:
     address = printable(key)
     found = answer.status is Status.FOUND
     result = printable(answer.text) if found else None
@@ -56,6 +64,8 @@ def _print_answer(direction: str, key: bytes, answer: Answer, as_json: bool) -> 
         click.echo(result)
     else:
         click.echo(f"{address}: left as it is: {answer.reason}", err=True)
+    for remark in remarks:
+        click.echo(remark, err=True)
     sys.exit(0 if found else NO)
 
 
@@ -69,13 +79,16 @@ def explain(config_path: str, address: str, as_json: bool) -> None:
     lookup = files.make_lookup()
     key = argument_octets(address)
     shown = printable(key)
+    view = StoreView(files.config.state_directory)
     examination = lookup.examine(key, today())
+    backward = view.settle(lookup.reverse(key, today()))
     if examination is None:
-        direction, answer = "forward", lookup.forward(key, today())
-        why = [f"as a sender: {answer.reason}", f"as a recipient: {lookup.reverse(key, today()).reason}"]
+        direction, answer = "forward", view.settle(lookup.forward(key, today()))
+        why = [f"as a sender: {answer.reason}", f"as a recipient: {backward.reason}"]
     else:
-        direction, answer = "reverse", lookup.reverse(key, today())
+        direction, answer = "reverse", backward
         why = explain_reverse(examination, files)
+    why += view.remarks
     found = answer.status is Status.FOUND
     report = {
         "address": shown,
@@ -98,7 +111,7 @@ def explain_reverse(examination: Examination, files: Files) -> list[str]:
     fields = examination.fields
     if fields is None:
         return ["malformed: not SRS0=HASH=STAMP=DOMAIN=USER or SRS1=HASH=DOMAIN=TEXT; was it cut or altered?"]
-    why = [f"it stands for {printable(bytes(fields.original))}"]
+    why = [_explain_original(fields, files)]
     keyring = files.keyring
     if examination.secret is not None and keyring is not None:
         fingerprint = keyring.fingerprints[examination.secret]
@@ -112,6 +125,28 @@ def explain_reverse(examination: Examination, files: Files) -> list[str]:
     if examination.age is not None:
         why.append(_explain_age(examination.age, files.config.srs.maximum_age))
     return why
+
+
+def _explain_original(fields: SrsFields, files: Files) -> str:
+    if not fields.stored:
+        return f"it stands for {printable(bytes(fields.original))}"
+    token = printable(fields.user)
+    answer = _recall(fields, files)
+    if answer.status is Status.FOUND:
+        return f"it stands for {printable(answer.text)}, stored under {token}"
+    if answer.status is Status.TEMPORARY:
+        return f"it stands for what is stored under {token}, and that cannot be read"
+    return f"nothing is stored under {token}: it has long expired, or was stored on another host"
+
+
+def stored_original(fields: SrsFields, files: Files) -> bytes | None:
+    """Give the address that is stored for an SRS address, valid or not; None where it is not to be had."""
+    answer = _recall(fields, files)
+    return answer.text if answer.status is Status.FOUND else None
+
+
+def _recall(fields: SrsFields, files: Files) -> Answer:
+    return StoreView(files.config.state_directory).settle(Recall(fields.user.lower()))
 
 
 def _explain_age(age: int, maximum: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from srsd.daemon.registry import Connection
 from srsd.errors import ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from srsd.daemon.registry import Registry
     from srsd.daemon.tables import Decoder, Table
 
@@ -19,7 +22,7 @@ _OUTPUT_MAXIMUM = 65536  # octets written before looking whether the client read
 class LookupConnection(Connection):
     """Answers the requests of one client."""
 
-    __slots__ = ("_decoder", "_table", "_waiting")
+    __slots__ = ("_decoder", "_pending", "_table", "_waiting")
 
     idle_seconds = 1800  # a silent client is closed after half an hour, as PostSRSd does
     slow_seconds = 30  # a request may take this long to arrive, a reply to be read
@@ -28,11 +31,14 @@ class LookupConnection(Connection):
         super().__init__(registry)
         self._table = table
         self._decoder: Decoder | None = None  # only between reads that do not end with a request
-        self._waiting: list[bytes] = []  # requests that wait until the client reads replies
+        self._waiting: list[bytes] = []  # requests that wait: for the client to read, or for a reply before
+        self._pending: asyncio.Task[bytes] | None = None  # a reply that waits for the store
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End; whatever the reason, there is nobody to tell."""
         self._waiting = []
+        if self._pending is not None:
+            self._pending.cancel()
         self._registry.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -49,7 +55,11 @@ class LookupConnection(Connection):
                 return
             if self._table.is_whole(data):
                 self.active = True
-                self._transport.write(self._table.respond(data))
+                ready = self._table.respond(data)
+                if isinstance(ready, bytes):
+                    self._transport.write(ready)
+                else:
+                    self._wait_for(ready)
                 return
             decoder = self._table.make_decoder()
         try:
@@ -62,48 +72,76 @@ class LookupConnection(Connection):
         self._decoder = decoder if decoder.pending else None
         if requests:
             self.active = True
-        if len(requests) == 1 and not self._waiting:
-            self._transport.write(self._table.respond(requests[0]))
-        elif requests:
-            self._waiting += requests
-            self._answer_waiting()
+        self._waiting += requests
+        self._answer_waiting()
         if self._finishing:
             self.finish()
 
     def _answer_waiting(self) -> None:
-        """Answer pipelined requests, many in one write, for as long as the client reads."""
+        """Answer what waits, many in one write, for as long as the client reads and no reply is pending."""
         done = 0
-        while done < len(self._waiting) and not self._paused:
+        while done < len(self._waiting) and not self._paused and self._pending is None:
             replies, size = [], 0
-            while done < len(self._waiting) and size < _OUTPUT_MAXIMUM:
+            while done < len(self._waiting) and size < _OUTPUT_MAXIMUM and self._pending is None:
                 reply = self._table.respond(self._waiting[done])
-                replies.append(reply)
-                size += len(reply)
                 done += 1
-            self._transport.write(b"".join(replies))
-        del self._waiting[:done]
+                if isinstance(reply, bytes):
+                    replies.append(reply)
+                    size += len(reply)
+                else:
+                    self._wait_for(reply)
+            if replies:
+                self._transport.write(b"".join(replies))
+        if done:
+            del self._waiting[:done]
+
+    def _wait_for(self, reply: Coroutine[None, None, bytes]) -> None:
+        """Write a reply once it is there; until then nothing else is answered, or read."""
+        self._pending = asyncio.get_running_loop().create_task(reply)
+        self._pending.add_done_callback(self._write_pending)
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _write_pending(self, pending: asyncio.Task[bytes]) -> None:
+        """Write the reply that is there now, and go on."""
+        if pending.cancelled():  # the client is gone
+            return
+        self._pending = None
+        self.active = True
+        try:
+            self._transport.write(pending.result())
+        except Exception:
+            self._transport.abort()  # as asyncio does with a bug in data_received
+            raise
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Answer what waits; read again, or end, where that is possible."""
+        self._answer_waiting()
+        if self._finishing:
+            self.finish()
+        elif not self._paused and self._pending is None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def resume_writing(self) -> None:
         """Go on with a client that reads again."""
         self._paused = False
-        self._answer_waiting()
-        if self._finishing:
-            self.finish()
-        elif not self._paused:
-            self._transport.resume_reading()
+        self._go_on()
 
     @property
     def busy(self) -> bool:
         """Tell whether a request is unfinished, or a reply not taken."""
-        return bool(self._decoder or self._waiting or self._transport.get_write_buffer_size())
+        return bool(
+            self._pending or self._decoder or self._waiting or self._transport.get_write_buffer_size()
+        )
 
     @property
     def stuck(self) -> bool:
-        """Tell whether the client owes something: every unfinished request is its own affair."""
-        return self.busy
+        """Tell whether the client owes something: every unfinished request that is not pending."""
+        return self._pending is None and self.busy
 
     def finish(self) -> None:
         """End the connection as soon as no request of it is unfinished; what is written still leaves."""
         self._finishing = True
-        if not self._decoder and not self._waiting:
+        if not self._decoder and not self._waiting and self._pending is None:
             self._transport.close()

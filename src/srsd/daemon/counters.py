@@ -28,6 +28,7 @@ EVENTS = {
     "verdicts_shadow": ("action", "What policy would have done, had nothing kept it from that"),
     "verdicts_by": ("key", "Findings that decided a verdict, or would have, by their key in [policy]"),
     "defer_budget_spent": ("reason", "Messages accepted with temperror, because DNS had failed too often"),
+    "address_store": ("outcome", "What the store of addresses was asked for, and failures of it"),
     "forgeries_removed": ("field", "Header fields removed because they claimed to be ours"),
 }
 
@@ -39,6 +40,15 @@ class LookupKind(NamedTuple):
     direction: str  # forward, reverse, or "" for what is no request
     outcome: str  # the name of a Status, in lower case
     reason: str
+
+
+class StoreSnapshot(TypedDict):
+    """The store of addresses at one moment; all zero where there is none."""
+
+    addresses: int
+    octets: int  # of its file, in use
+    maximum_octets: int
+    failing: int  # processes that cannot use it now
 
 
 class Snapshot(TypedDict):
@@ -53,6 +63,7 @@ class Snapshot(TypedDict):
     events: list[tuple[str, str, int]]  # what happened, of which kind, how often: EVENTS
     bugs: int  # of ours, that a message met
     dns: DnsSnapshot
+    store: StoreSnapshot
 
 
 class Tally:
@@ -76,6 +87,7 @@ class Counters:
         self.connections_cut = 0
         self.bugs = 0
         self.dns = DnsCounters()
+        self.store = StoreSnapshot(addresses=0, octets=0, maximum_octets=0, failing=0)
         self._events: dict[tuple[str, str], int] = {}
 
     def count(self, what: str, kind: str, number: int = 1) -> None:
@@ -107,6 +119,7 @@ class Counters:
             events=[(*event, count) for event, count in self._events.items()],
             bugs=self.bugs,
             dns=self.dns.snapshot(),
+            store=self.store,
         )
 
 
@@ -134,6 +147,18 @@ def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
         for what, kind_of_it, count in snapshot["events"]:
             events[what, kind_of_it] = events.get((what, kind_of_it), 0) + count
     total["dns"] = add_up_dns(snapshot["dns"] for snapshot in snapshots)
+    total["store"] = _add_up_stores(snapshot["store"] for snapshot in snapshots)
     total["events"] = [(*event, count) for event, count in sorted(events.items())]
     total["lookups"] = [(*kind, count) for kind, count in sorted(lookups.items())]
     return total
+
+
+def _add_up_stores(snapshots: Iterable[StoreSnapshot]) -> StoreSnapshot:
+    """Tell of the one store that all processes share: who looked last saw most, as long as it grows."""
+    stores = list(snapshots)
+    return StoreSnapshot(
+        addresses=max((store["addresses"] for store in stores), default=0),
+        octets=max((store["octets"] for store in stores), default=0),
+        maximum_octets=max((store["maximum_octets"] for store in stores), default=0),
+        failing=sum(store["failing"] for store in stores),
+    )

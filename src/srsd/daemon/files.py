@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.config_text import parse_config
+from srsd.daemon.address_file import address_file_path, check_address_file
 from srsd.daemon.key_files import KeyFiles
 from srsd.daemon.secret_ages import note_secrets
 from srsd.daemon.watched_file import WatchedFile, unreadable
@@ -33,10 +34,12 @@ class Material(NamedTuple):
     secrets: bytes
     exclusions: bytes
     signing: bytes  # SigningTexts, packed
+    state_directory: bytes  # the one in force; another one in the configuration waits for a restart
 
     def parse(self) -> Parsed:
         """Give what the texts say. Raises ConfigError; never for material that came from Files."""
         config, _ = parse_config(self.config)
+        config = replace(config, state_directory=self.state_directory.decode())
         exclusions = parse_exclusion_map(self.exclusions)
         srs = Srs(config.srs, parse_keyring(self.secrets)) if config.srs.domain else None
         rules, _ = parse_signing_rules(SigningTexts.unpack(self.signing), config.dkim)
@@ -136,11 +139,26 @@ class Files:
         """The texts in force."""
         secrets = self._secrets.text if self._secrets is not None else b""
         signing = self._keys.text if self._keys is not None else b""
-        return Material(self._config_text, secrets, self._exclusions.text, signing)
+        state_directory = self.config.state_directory.encode()
+        return Material(self._config_text, secrets, self._exclusions.text, signing, state_directory)
 
     def make_lookup(self) -> Lookup:
         """Make the lookups that follow from the files."""
         return self.material.parse().lookup
+
+
+def is_stored(config: Config) -> bool:
+    """Tell whether addresses are to be stored."""
+    return bool(config.srs.domain) and config.srs.envelope != "embedded"
+
+
+def check_store(config: Config) -> None:
+    """See whether addresses can be stored, where they are to be. Raises ConfigError."""
+    if is_stored(config):
+        path = address_file_path(config.state_directory)
+        problem = check_address_file(path)
+        if problem is not None:
+            raise ConfigError([Fault("srs.envelope", f'is "{config.srs.envelope}", but {path} {problem}')])
 
 
 class Sources:
@@ -150,6 +168,7 @@ class Sources:
         """Read everything. Raises ConfigError."""
         self._path = path
         self.files = Files(path)
+        check_store(self.files.config)
         self._note_secrets()
 
     def poll(self) -> bool:
@@ -163,11 +182,14 @@ class Sources:
         """Read everything again. Gives the faults; with any, everything stays as it was."""
         try:
             files = Files(self._path)
+            config = self._without_restart(files.config)
+            check_store(config)
         except ConfigError as error:
+            error.name_file(self._path)
             for line in error.lines():
                 _LOG.error("%s; nothing was reloaded, what was in force stays", line)
             return error.lines()
-        files.config = self._without_restart(files.config)
+        files.config = config
         self.files = files
         self._note_secrets()
         _LOG.info("%s: everything was read again", self._path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from srsd import __version__
 from srsd.daemon.event_loop import loop_factory
-from srsd.daemon.files import Files, Sources, read_config
+from srsd.daemon.files import Files, Sources, check_store, read_config
 from srsd.daemon.lifecycle import Daemon
 from srsd.daemon.listeners import TABLES, BindError, give_unix_sockets, open_listeners
 from srsd.daemon.log import set_up_logging
@@ -85,7 +85,9 @@ def _check(path: str) -> None:
     account = find_user(config.user)
     if account is not None and os.geteuid() == 0:
         become(account)
-    Files(path)
+    files = Files(path)
+    if os.path.isdir(config.state_directory):  # else a start makes it
+        check_store(files.config)
     print(f"{path}: good")  # noqa: T201 - the answer to a question on the command line
 
 

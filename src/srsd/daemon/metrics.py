@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from srsd.daemon.counters import Snapshot
+    from srsd.daemon.counters import Snapshot, StoreSnapshot
     from srsd.daemon.dns.counters import DnsSnapshot
     from srsd.daemon.listeners import Listener
     from srsd.daemon.status import Status
@@ -72,6 +72,7 @@ def _of_counters(counters: Snapshot) -> Iterator[Metric]:
     yield latency
     yield from _of_events(counters["events"])
     yield from _of_dns(counters["dns"])
+    yield from _of_store(counters["store"])
     yield CounterMetricFamily("srsd_bugs", "Messages refused for now because of a bug", counters["bugs"])
     yield CounterMetricFamily(
         "srsd_connections_opened", "Connections of tables and of the milter", counters["connections_opened"]
@@ -89,6 +90,19 @@ def _of_events(events: list[tuple[str, str, int]]) -> Iterator[Metric]:
             if each == what:
                 family.add_metric([kind], count)
         yield family
+
+
+def _of_store(store: StoreSnapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily("srsd_address_store_addresses", "Addresses that are stored", store["addresses"])
+    yield GaugeMetricFamily(
+        "srsd_address_store_bytes", "Octets that the stored addresses take", store["octets"]
+    )
+    yield GaugeMetricFamily(
+        "srsd_address_store_maximum_bytes", "Octets that they may take", store["maximum_octets"]
+    )
+    yield GaugeMetricFamily(
+        "srsd_address_store_failing", "Processes that cannot use the store now", store["failing"]
+    )
 
 
 def _of_dns(dns: DnsSnapshot) -> Iterator[Metric]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from srsd.daemon.address_file import address_file_path
 from srsd.daemon.dns.cache_resolver import CacheResolver
 from srsd.daemon.dns.message_resolver import MessageResolver
 from srsd.daemon.dns.resolver import StubResolver
+from srsd.daemon.files import is_stored
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
+from srsd.daemon.store_thread import StoreThread
 from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
 from srsd.filter.rules import Rules, World
 from srsd.filter.sealing import SealingService
@@ -20,6 +24,7 @@ from srsd.filter.service import MailFilter
 from srsd.filter.signing import SigningService
 
 if TYPE_CHECKING:
+    from srsd.config import Config
     from srsd.daemon.counters import Counters
     from srsd.daemon.files import Material, Parsed
     from srsd.resolving import DnsParameters
@@ -29,6 +34,7 @@ _SECONDS_PER_DAY = 86400
 # While rewrites are logged, a key is logged again after this many seconds; in between it is the
 # same message for which Postfix asks two or three times.
 _LOG_AGAIN = 10
+_LOOK_AT_STORE = 10  # seconds
 
 
 class Service:
@@ -48,6 +54,9 @@ class Service:
             "socketmap": socketmap_of(self._answerer, counters),
         }
         self._ticks = 0
+        self._store: StoreThread | None = None
+        self._store_generation = 0
+        self._use_store(parsed.config)
         self._dns = parsed.config.dns
         self.resolver = StubResolver(self._dns, counters=counters.dns)
         self.mail_filter = self._make_filter(parsed)
@@ -56,9 +65,12 @@ class Service:
         """Look at the clock; once a second."""
         self._ticks += 1
         self.resolver.tick()
+        self._tend_store()
         if self._answerer.today != today():
             self._answerer.today = today()
             self._forget()
+            if self._store is not None:
+                self._store.expire(self._answerer.today)
         elif self._ticks % _LOG_AGAIN == 0 and _LOG.isEnabledFor(logging.INFO):
             self._forget()
 
@@ -66,6 +78,7 @@ class Service:
         """Answer from new material from now on."""
         parsed = material.parse()
         set_up_logging(parsed.config.log.format, parsed.config.log.level)
+        self._use_store(parsed.config)
         self._answerer.lookup = parsed.lookup
         self._forget()
         if parsed.config.dns != self._dns:
@@ -73,6 +86,28 @@ class Service:
             former, self.resolver = self.resolver, StubResolver(self._dns, counters=self._counters.dns)
             former.retire()
         self.mail_filter = self._make_filter(parsed)
+
+    def _use_store(self, config: Config) -> None:
+        """Have a store where addresses are stored, or were."""
+        if self._store is not None:
+            self._store.megabytes = config.srs.store_size
+            return
+        path = address_file_path(config.state_directory)
+        if not is_stored(config) and not os.path.exists(path):
+            return
+        self._store = self._answerer.store = StoreThread(path, config.srs.store_size, self._counters)
+        self._store.expire(self._answerer.today)
+
+    def _tend_store(self) -> None:
+        store = self._store
+        if store is None:
+            return
+        if self._ticks % _LOOK_AT_STORE == 0:
+            store.look()
+        self._counters.store = store.snapshot()
+        if store.generation != self._store_generation:
+            self._store_generation = store.generation
+            self._forget()
 
     def _make_filter(self, parsed: Parsed) -> MailFilter:
         world = World(
@@ -92,6 +127,8 @@ class Service:
     async def close(self) -> None:
         """End what is open to the world."""
         await self.resolver.close()
+        if self._store is not None:
+            await self._store.close()
 
 
 def make_rules(parsed: Parsed) -> Rules:

@@ -6,6 +6,7 @@ import logging
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from srsd.address_store import UNKNOWN
 from srsd.daemon.counters import Counters, LookupKind, Tally
 from srsd.daemon.log import loggable
 from srsd.lookup import REWRITTEN_LONG
@@ -14,8 +15,9 @@ from srsd.wire import socketmap, tcp_table
 from srsd.wire.answer import Answer, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from srsd.address_store import AddressStore, Pending
     from srsd.lookup import Lookup
 
 _LOG = logging.getLogger(__name__)
@@ -63,29 +65,48 @@ class Answerer:
     """The lookups in force, shared by all tables; logs what is decided.
 
     today is the number of days since 1970-01-01, UTC. Whoever changes lookup or today must
-    make the tables forget what they keep.
+    make the tables forget what they keep. store may be missing where nothing is, or was, stored.
     """
 
-    def __init__(self, lookup: Lookup, today: int) -> None:
+    def __init__(self, lookup: Lookup, today: int, store: AddressStore | None = None) -> None:
         self.lookup = lookup
         self.today = today
+        self.store = store
 
-    def answer(self, direction: str, key: bytes) -> Answer:
-        """Answer one lookup. A bug of ours costs this answer and nothing else: the mail waits."""
+    def answer(self, direction: str, key: bytes) -> Answer | Awaitable[Answer]:
+        """Answer one lookup, at once unless the store is needed.
+
+        A bug of ours costs this answer and nothing else: the mail waits.
+        """
         try:
             lookup = self.lookup
             resolve = lookup.forward if direction == "forward" else lookup.reverse
             answer = resolve(key, self.today)
+            if not isinstance(answer, Answer):
+                return self._settle(direction, key, answer)
             if _LOG.isEnabledFor(logging.WARNING):
                 _log(direction, key, answer)
         except Exception:  # noqa: BLE001 - whatever it is, other lookups go on
-            _LOG.exception(
-                "%s %s: a bug in srsd, please report it; the mail waits and is tried again",
-                direction,
-                loggable(key),
-            )
-            return _BUG
+            return _bug(direction, key)
         return answer
+
+    async def _settle(self, direction: str, key: bytes, pending: Pending) -> Answer:
+        """Wait for the store."""
+        try:
+            answer = await pending.settle(self.store)
+            if _LOG.isEnabledFor(logging.WARNING):
+                _log(direction, key, answer)
+        except Exception:  # noqa: BLE001 - as above
+            return _bug(direction, key)
+        return answer
+
+
+def _bug(direction: str, key: bytes) -> Answer:
+    """Log the exception that is being handled; give what Postfix is told."""
+    _LOG.exception(
+        "%s %s: a bug in srsd, please report it; the mail waits and is tried again", direction, loggable(key)
+    )
+    return _BUG
 
 
 def _log(direction: str, key: bytes, answer: Answer) -> None:
@@ -99,12 +120,12 @@ def _log(direction: str, key: bytes, answer: Answer) -> None:
                 level, "%s %s -> %s (%s)", direction, facts["old"], new, answer.reason, extra={"facts": facts}
             )
         return
-    level = logging.INFO if answer.reason in _NOTABLE else logging.DEBUG
+    waits = answer.status is Status.TEMPORARY
+    level = logging.INFO if waits or answer.reason in _NOTABLE else logging.DEBUG
     if _LOG.isEnabledFor(level):
         facts = {"direction": direction, "old": loggable(key), "reason": answer.reason}
-        _LOG.log(
-            level, "%s %s left as it is (%s)", direction, facts["old"], answer.reason, extra={"facts": facts}
-        )
+        what = "waits" if waits else "left as it is"
+        _LOG.log(level, "%s %s %s (%s)", direction, facts["old"], what, answer.reason, extra={"facts": facts})
 
 
 class Table:
@@ -118,7 +139,7 @@ class Table:
         self,
         name: str,
         codec: Codec,
-        answer: Callable[[bytes], tuple[str, Answer]],
+        answer: Callable[[bytes], tuple[str, Answer | Awaitable[Answer]]],
         counters: Counters,
     ) -> None:
         """Make a table; answer gives the direction of a request and its answer."""
@@ -131,31 +152,53 @@ class Table:
         self._format_reply = codec.format_reply
         self._counters = counters
 
-    def respond(self, request: bytes) -> bytes:
-        """Give the reply to one whole request."""
-        known = self.replies.get(request) or self._former.get(request)
+    def respond(self, request: bytes) -> bytes | Coroutine[None, None, bytes]:
+        """Give the reply to one whole request, or what gives it once the store has answered."""
+        known = self.replies.get(request)
         if known is None:
-            known, keep = self._find(request)
-        else:
-            keep = True
-        if keep:
-            if len(self.replies) >= _GENERATION:
-                self._former, self.replies = self.replies, {}
-            self.replies[request] = known
+            known = self._former.get(request)
+            keep = known is not None
+            if known is None:
+                begin = perf_counter()
+                direction, answer = self._answer(request)
+                if not isinstance(answer, Answer):
+                    return self._respond_later(request, direction, answer, begin)
+                known = self._spell(direction, answer, begin)
+                keep = len(request) <= _KEPT_MAXIMUM and answer.status is not Status.TEMPORARY
+            if keep:
+                self._keep(request, known)
         reply, tally = known
         tally.count += 1
         return reply
 
-    def _find(self, request: bytes) -> tuple[tuple[bytes, Tally], bool]:
-        """Find the reply to a request, what counts it, and whether it is worth keeping."""
-        begin = perf_counter()
-        direction, answer = self._answer(request)
+    async def _respond_later(
+        self, request: bytes, direction: str, pending: Awaitable[Answer], begin: float
+    ) -> bytes:
+        replies = self.replies
+        answer = await pending
+        known = self._spell(direction, answer, begin)
+        # Not where they were forgotten meanwhile, nor what may be there in a moment: a copy that is put
+        # back, a disk that works again.
+        lasts = answer.status is Status.FOUND or (answer.status is Status.NOT_FOUND and answer != UNKNOWN)
+        if lasts and len(request) <= _KEPT_MAXIMUM and replies is self.replies:
+            self._keep(request, known)
+        reply, tally = known
+        tally.count += 1
+        return reply
+
+    def _spell(self, direction: str, answer: Answer, begin: float) -> tuple[bytes, Tally]:
+        """Give the reply that an answer makes, and what counts it; count the time since the beginning."""
         reply = self._format_reply(answer)
         self._counters.took(perf_counter() - begin)
         tally = self._counters.tally(
             LookupKind(self._name, direction, answer.status.name.lower(), answer.reason)
         )
-        return (reply, tally), len(request) <= _KEPT_MAXIMUM and answer.status is not Status.TEMPORARY
+        return reply, tally
+
+    def _keep(self, request: bytes, known: tuple[bytes, Tally]) -> None:
+        if len(self.replies) >= _GENERATION:
+            self._former, self.replies = self.replies, {}
+        self.replies[request] = known
 
     def forget(self) -> None:
         """Drop the replies that are kept."""
@@ -166,7 +209,7 @@ class Table:
 def tcp_table_of(answerer: Answerer, direction: str, counters: Counters) -> Table:
     """Make the tcp_table(5) of one direction, "forward" or "reverse"."""
 
-    def answer(request: bytes) -> tuple[str, Answer]:
+    def answer(request: bytes) -> tuple[str, Answer | Awaitable[Answer]]:
         key = tcp_table.parse_request(request)
         if key is None:
             return "", tcp_table.NOT_A_REQUEST
@@ -178,7 +221,7 @@ def tcp_table_of(answerer: Answerer, direction: str, counters: Counters) -> Tabl
 def socketmap_of(answerer: Answerer, counters: Counters) -> Table:
     """Make the socketmap_table(5), which has both directions by name."""
 
-    def answer(request: bytes) -> tuple[str, Answer]:
+    def answer(request: bytes) -> tuple[str, Answer | Awaitable[Answer]]:
         name, key = socketmap.parse_request(request)
         direction = _MAPS.get(name)
         if direction is not None:
