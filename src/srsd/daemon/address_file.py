@@ -49,6 +49,10 @@ def address_file_path(state_directory: str) -> str:
     return os.path.join(state_directory, "addresses.sqlite")
 
 
+class UnusableFileError(StoreError):
+    """There is a file, and it never was, or is no more, a store of this version."""
+
+
 class Entry(NamedTuple):
     """One address to keep."""
 
@@ -115,7 +119,7 @@ class AddressFile:
                         self._execute(statement)
                     form = _FORM
         if form != _FORM:
-            raise StoreError(
+            raise UnusableFileError(
                 f"was written by another version of srsd (form {form or 0}, this version has form {_FORM}), "
                 "would be right: the version that wrote it, or to move the file away, which refuses "
                 "bounces to what is in it"
@@ -137,7 +141,7 @@ class AddressFile:
         if (application, form, tables) == (0, 0, 0):
             return None
         if application != _APPLICATION:
-            raise StoreError(
+            raise UnusableFileError(
                 "is a database of something else, would be right: a state_directory for srsd alone"
             )
         return int(form)
@@ -229,12 +233,15 @@ class AddressFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(self._complaint(error)) from error
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                right = "would be right: a copy of it from before, or to move it away"
+                raise UnusableFileError(f"is damaged ({error}), {right}") from error
+            raise StoreError(self._complaint(error, name)) from error
         except OSError as error:
             raise StoreError(_unwritable(self.path, error)) from error
 
-    def _complaint(self, error: sqlite3.Error) -> str:
-        name = getattr(error, "sqlite_errorname", "")
+    def _complaint(self, error: sqlite3.Error, name: str) -> str:
         if name.startswith("SQLITE_FULL"):
             if self._is_at_its_bound():
                 return f"is full, would be right: more than {self.megabytes} in srs.store_size"
@@ -244,8 +251,6 @@ class AddressFile:
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             right = "would be right: to end that process"
             return f"has been locked by another process for {BUSY_SECONDS:.0f} s, {right}"
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return f"is damaged ({error}), would be right: a copy of it from before, or to move it away"
         return f"{error} ({name or type(error).__name__}), would be right: a disk that can be written to"
 
     def _is_at_its_bound(self) -> bool:
@@ -315,21 +320,20 @@ def check_address_file(path: str) -> str | None:
     A disk that is full or mounted read-only is no such reason: it may pass, and other mail goes on.
     """
     directory = os.path.dirname(path)
-    if not os.path.lexists(path):
-        if os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK):
-            return None
-        if os.path.isdir(directory) and os.statvfs(directory).f_flag & os.ST_RDONLY:
-            return None
-        return _unwritable(path, None)
-    if not os.statvfs(directory).f_flag & os.ST_RDONLY and not (
-        os.access(path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)
-    ):
-        return _unwritable(path, None)
     try:
-        if os.stat(path).st_size:  # else it is made in a moment
+        if os.statvfs(directory).f_flag & os.ST_RDONLY:
+            return None
+        there = os.path.lexists(path)
+        if there and not os.path.isfile(path):
+            return "is no file, would be right: to move it away"
+        if not os.access(directory, os.W_OK | os.X_OK) or (there and not os.access(path, os.W_OK)):
+            return _unwritable(path, None)
+        if there and os.stat(path).st_size:  # else it is made in a moment
             AddressFile(path, read_only=True).close()
-    except StoreError as error:
+    except UnusableFileError as error:
         return str(error)
+    except StoreError:
+        return None  # the store says so when it is needed
     except OSError as error:
         return _unwritable(path, error)
     return None
