@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from srsd.address_store import StoreParameters
 from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
 from srsd.filter.chain import ArcCheckParameters
+from srsd.filter.forwarding import ForwardingParameters
 from srsd.filter.origin import MilterParameters
 from srsd.filter.results import DmarcCheckParameters
 from srsd.filter.sealing import SealingParameters
@@ -78,7 +79,7 @@ class Listen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Srs(StoreParameters, SrsParameters, LookupParameters):
+class Srs(ForwardingParameters, StoreParameters, SrsParameters, LookupParameters):
     """The Sender Rewriting Scheme."""
 
     secrets_file: str = setting(

@@ -38,6 +38,12 @@ def contradictions(config: Config, faulty: set[str]) -> list[Fault]:
             problem = f'"{endpoint}" is in listen.{seen[address]} already, would be right: each one once'
             faults.append(Fault(f"listen.{name}", problem))
         seen[address] = name
+    if srs.mode == "milter" and not faulty & {"srs.mode", "srs.domain", "listen", "listen.milter"}:
+        if not srs.domain:
+            faults.append(Fault("srs.mode", 'is "milter", would be right: srs.domain beside it'))
+        if not listen.milter:
+            problem = 'is "milter", and there is none, would be right: an endpoint in listen.milter'
+            faults.append(Fault("srs.mode", problem))
     if config.arc.seal and not config.arc.domain and not faulty & {"arc.seal", "arc.domain"}:
         faults.append(Fault("arc.seal", "needs to know who seals, would be right: arc.domain beside it"))
     if all(lists.get(name) == () for name in ("srs_forward", "srs_reverse", "socketmap", "milter")):

@@ -131,6 +131,8 @@ class MilterHost:
         argv: Sequence[str] | None = None,
         user: str = USER,
         chroot: bool = True,
+        site: str = SITE_MAIN_CF,  # which domains are whose
+        env: Mapping[str, str] | None = None,  # added to srsd's environment
         **tables: Any,
     ) -> None:
         self.dns = DnsServer(zones)
@@ -149,11 +151,12 @@ class MilterHost:
         for name, value in (settings or {}).items():
             text, count = re.subn(rf"^{name} = .*", f"{name} = {value}", text, flags=re.MULTILINE)
             assert count == 1, name
-        self.postfix.main_cf = SITE_MAIN_CF + text + main_cf
+        self.postfix.main_cf = site + text + main_cf
         self._listen = listen
         self._nameservers = nameservers
         self.tables = tables  # of srsd.toml, written at the start
         self._argv = argv
+        self._env = env
         self._user = user
         self.ports: dict[str, int] = {}  # of further services, by their names in a test
         self._running = ExitStack()
@@ -163,7 +166,7 @@ class MilterHost:
             starting.callback(self.postfix.stop)  # also removes the files if something does not start
             starting.enter_context(self.sink)
             starting.enter_context(self.dns)
-            self.srsd = Srsd(self._configure(), argv=self._argv)
+            self.srsd = Srsd(self._configure(), argv=self._argv, env=self._env)
             starting.enter_context(self.srsd)
             self.postfix.start()
             self._running = starting.pop_all()

@@ -143,6 +143,14 @@ class Postfix:
 
     def start(self) -> Self:
         """Write the configuration, start the master and wait for smtpd's greeting."""
+        self.write_configuration()
+        self._running = True
+        self.run("postfix", "start")
+        with smtplib.SMTP(*self.address, timeout=DEADLINE):  # it raises unless greeted with 220
+            return self
+
+    def write_configuration(self) -> None:
+        """Write main.cf and master.cf; the start does it, too."""
         for directory in ("etc", "spool", "data"):
             (self.directory / directory).mkdir(exist_ok=True)
         shutil.chown(self.directory / "data", "postfix")
@@ -152,10 +160,6 @@ class Postfix:
         if not self.chroot:
             master_cf = CHROOTED.sub(r"\1n", master_cf)
         (self.directory / "etc/master.cf").write_text(master_cf)
-        self._running = True
-        self.run("postfix", "start")
-        with smtplib.SMTP(*self.address, timeout=DEADLINE):  # it raises unless greeted with 220
-            return self
 
     def stop(self) -> None:
         """Stop the master, make sure that no process of this instance is left, and remove the directory."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP
 
 from harness.ports import free_port
@@ -43,13 +44,21 @@ class Message:
         return email.message_from_bytes(self.content, policy=email.policy.default)
 
 
-class _Smtp(SMTP):
+class _Exact(SMTP):
     """aiosmtpd's server, but addresses keep their spelling: it would unquote and re-quote them."""
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
         path = PATH.match(arg)
         # "<>" as in aiosmtpd: an empty text would look like a missing sender to it.
         return (path[1] or "<>", path[2]) if path else (None, None)
+
+
+class _Smtp(_Exact):
+    """An SMTP server."""
+
+
+class _Lmtp(_Exact, LMTP):
+    """An LMTP server, for one recipient at a time."""
 
 
 @dataclass
@@ -60,6 +69,7 @@ class SmtpSink:
     refuse: dict[str, str] = field(default_factory=dict)  # recipient -> the reply to its RCPT TO
     messages: list[Message] = field(default_factory=list)
     port: int = field(default_factory=free_port)
+    lmtp: bool = False  # it speaks LMTP, as those that deliver into mailboxes do
     _arrival: threading.Condition = field(default_factory=threading.Condition)
 
     def __enter__(self) -> Self:
@@ -119,7 +129,8 @@ class SmtpSink:
 
     async def _listen(self) -> asyncio.Server:
         def smtp() -> SMTP:
-            return _Smtp(self, hostname=self.hostname, enable_SMTPUTF8=True, loop=self._loop)
+            kind = _Lmtp if self.lmtp else _Smtp
+            return kind(self, hostname=self.hostname, enable_SMTPUTF8=True, loop=self._loop)
 
         return await self._loop.create_server(smtp, "127.0.0.1", self.port)
 

@@ -29,6 +29,8 @@ EVENTS = {
     "verdicts_by": ("key", "Findings that decided a verdict, or would have, by their key in [policy]"),
     "defer_budget_spent": ("reason", "Messages accepted with temperror, because DNS had failed too often"),
     "address_store": ("outcome", "What the store of addresses was asked for, and failures of it"),
+    "srs_milter": ("outcome", "Senders that the milter rewrote, or why not"),
+    "srs_expansion_failed": ("outcome", "Messages of which the alias maps could not say whether they leave"),
     "forgeries_removed": ("field", "Header fields removed because they claimed to be ours"),
 }
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from srsd.daemon.counters import Counters
     from srsd.filter.authenticate import DkimResults
     from srsd.filter.author import Author
+    from srsd.filter.forwarding import Rewriting
     from srsd.filter.report import Report, Timings
     from srsd.filter.transaction import Transaction
     from srsd.filter.verdict import Verdict
@@ -38,7 +39,7 @@ def note_message(report: Report, counters: Counters) -> None:
             loggable(report.queue_id),
             report.verdict.finding.text if report.verdict.finding else "",
         )
-    level = logging.WARNING if signatures.hazards else logging.INFO
+    level = logging.WARNING if signatures.hazards or report.rewriting.expansion.problem else logging.INFO
     if _LOG.isEnabledFor(level):
         facts = _facts(report)
         said = ", ".join([f"{name}={value}" for name, value in facts.items() if name != "queue_id"])
@@ -63,6 +64,11 @@ def _count(report: Report, counters: Counters) -> None:
         counters.count("dkim_signed", "not verified", len(signatures.unverified))
     _count_dmarc_and_arc(report, counters)
     _count_verdict(report.verdict, counters)
+    rewriting = report.rewriting
+    if rewriting.why:
+        counters.count("srs_milter", "rewritten" if rewriting.new else rewriting.why)
+    if rewriting.expansion.problem:
+        counters.count("srs_expansion_failed", rewriting.why)
 
 
 def _count_dmarc_and_arc(report: Report, counters: Counters) -> None:
@@ -106,6 +112,7 @@ def _facts(report: Report) -> Facts:
     facts |= _arc_facts(report)
     facts |= _dmarc_facts(report)
     facts |= _signing_facts(report)
+    facts |= _rewriting_facts(report.rewriting)
     facts |= _verdict_facts(report.verdict)
     return facts | _timing_facts(report.timings)
 
@@ -173,6 +180,22 @@ def _dmarc_facts(report: Report) -> Facts:
         facts["dmarc_record"] = loggable(outcome.record_domain)
     if dmarc.vouched_by:
         facts["dmarc_local_policy"] = f"trusted sealer {loggable(dmarc.vouched_by)}"
+    return facts
+
+
+def _rewriting_facts(rewriting: Rewriting) -> Facts:
+    """Say whether the sender was rewritten, and why."""
+    if not rewriting.why:
+        return {}
+    facts: Facts = {"srs": "rewritten" if rewriting.new else "left as it is", "srs_why": rewriting.why}
+    if rewriting.new:
+        facts["srs_sender"] = f"<{loggable(rewriting.new)}>"
+    expansion = rewriting.expansion
+    if expansion.leaves:
+        facts["srs_leaves"] = f"<{loggable(expansion.leaves)}>"
+        facts["srs_recipient"] = f"<{loggable(expansion.recipient).removeprefix('<').removesuffix('>')}>"
+    if expansion.problem:
+        facts["srs_problem"] = expansion.problem
     return facts
 
 

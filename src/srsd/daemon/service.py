@@ -13,20 +13,24 @@ from srsd.daemon.address_file import address_file_path
 from srsd.daemon.dns.cache_resolver import CacheResolver
 from srsd.daemon.dns.message_resolver import MessageResolver
 from srsd.daemon.dns.resolver import StubResolver
+from srsd.daemon.expansion.expander import PostfixExpander, own_tables
 from srsd.daemon.files import is_stored
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.daemon.store_thread import StoreThread
 from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
+from srsd.filter.forwarding import ForwardingService
 from srsd.filter.rules import Rules, World
 from srsd.filter.sealing import SealingService
 from srsd.filter.service import MailFilter
 from srsd.filter.signing import SigningService
 
 if TYPE_CHECKING:
+    from srsd.address_store import AddressStore
     from srsd.config import Config
     from srsd.daemon.counters import Counters
     from srsd.daemon.files import Material, Parsed
+    from srsd.filter.forwarding import RecipientExpander
     from srsd.resolving import DnsParameters
 
 _LOG = logging.getLogger(__name__)
@@ -59,13 +63,24 @@ class Service:
         self._use_store(parsed.config)
         self._dns = parsed.config.dns
         self.resolver = StubResolver(self._dns, counters=counters.dns)
+        self._expander = make_expander(parsed.config)
         self.mail_filter = self._make_filter(parsed)
+
+    async def start(self) -> None:
+        """Look at the world once, before there is mail."""
+        if self._expander is None:
+            return
+        problem = await self._expander.check()
+        if problem:
+            _LOG.error("srs.mode: the alias maps of Postfix cannot be asked: %s", problem)
 
     def tick(self) -> None:
         """Look at the clock; once a second."""
         self._ticks += 1
         self.resolver.tick()
         self._tend_store()
+        if self._expander is not None:
+            self._expander.tick()
         if self._answerer.today != today():
             self._answerer.today = today()
             self._forget()
@@ -85,6 +100,9 @@ class Service:
             self._dns = parsed.config.dns
             former, self.resolver = self.resolver, StubResolver(self._dns, counters=self._counters.dns)
             former.retire()
+        if self._expander is not None:
+            self._expander.forget()
+        self._expander = make_expander(parsed.config)
         self.mail_filter = self._make_filter(parsed)
 
     def _use_store(self, config: Config) -> None:
@@ -118,7 +136,7 @@ class Service:
             report=partial(note_message, counters=self._counters),
             authserv_id=socket.gethostname().encode(errors="replace"),
         )
-        return MailFilter(make_rules(parsed), world)
+        return MailFilter(make_rules(parsed, self._expander, self._store), world)
 
     def _forget(self) -> None:
         for table in self.tables.values():
@@ -126,15 +144,28 @@ class Service:
 
     async def close(self) -> None:
         """End what is open to the world."""
+        if self._expander is not None:
+            self._expander.forget()
         await self.resolver.close()
         if self._store is not None:
             await self._store.close()
 
 
-def make_rules(parsed: Parsed) -> Rules:
-    """Say what the admin wants of the mail filter."""
+def make_expander(config: Config) -> PostfixExpander | None:
+    """Make what follows recipients, if the milter is to rewrite senders."""
+    if config.srs.mode != "milter":
+        return None
+    return PostfixExpander(config.srs, time.monotonic, own_tables(config.listen))
+
+
+def make_rules(
+    parsed: Parsed, expander: RecipientExpander | None = None, store: AddressStore | None = None
+) -> Rules:
+    """Say what the admin wants of the mail filter; without an expander senders stay as they are."""
     config, exclusions = parsed.config, parsed.exclusions
-    signing = sealing = None
+    signing = sealing = forwarding = None
+    if expander is not None:
+        forwarding = ForwardingService(config.srs, parsed.lookup, expander, store)
     if config.dkim.sign:
         in_debug = config.log.level == "debug"
         signing = SigningService(config.dkim, parsed.signing, exclusions, verify_all=in_debug)
@@ -151,6 +182,7 @@ def make_rules(parsed: Parsed) -> Rules:
         signing=signing,
         sealing=sealing,
         logins=parsed.signing.logins,
+        forwarding=forwarding,
     )
 
 

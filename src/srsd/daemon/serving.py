@@ -30,6 +30,7 @@ class Serving:
 
     async def start(self, listeners: Sequence[Listener]) -> None:
         """Begin to accept on listeners."""
+        await self._service.start()
         await self._server.start(listeners, self._factories())
 
     def _factories(self) -> dict[str, Callable[[], asyncio.Protocol]]:

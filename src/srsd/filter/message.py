@@ -9,6 +9,7 @@ from srsd.filter.authenticate import SWITCHED_OFF, is_login_mismatch
 from srsd.filter.author import AuthorSearch
 from srsd.filter.checks import Checks
 from srsd.filter.forgeries import Forgeries
+from srsd.filter.forwarding import NOT_HERE, MessageForwarding, Rewriting
 from srsd.filter.modifications import authentication_results, modifications
 from srsd.filter.report import Report, Timings
 from srsd.filter.results import no_results
@@ -57,6 +58,10 @@ class MessageInFilter:
         self._signing: MessageSigning | Signatures = Signatures()
         self._sealing: MessageSealing | Seal = Seal()
         self._checks: Checks | None = None
+        forwarding = rules.forwarding
+        self._forwarding: MessageForwarding | Rewriting = (
+            forwarding.begin(transaction, world.clock()) if forwarding is not None else NOT_HERE
+        )
         if not transaction.origin.ours:
             null_mx = policy.acts_on("null_mx")
             self._checks = Checks(rules, world, transaction, null_mx=null_mx)
@@ -126,23 +131,32 @@ class MessageInFilter:
         """Decide: at once if all answers are there."""
         self._queue_id = macros.get(b"i", b"")
         body_hashes = self._hashes.finish() if self._hashes is not None else {}
-        if self._checks is None:
-            return self._decide(self._results_of_ours, body_hashes)
-        results = self._checks.finish(body_hashes)
-        if results is not None:
-            return self._decide(results, body_hashes)
-        return self._decide_later(self._checks, body_hashes)
+        results = self._results_of_ours if self._checks is None else self._checks.finish(body_hashes)
+        forwarding = self._forwarding
+        rewriting = forwarding.finish() if isinstance(forwarding, MessageForwarding) else forwarding
+        if results is not None and rewriting is not None:
+            return self._decide(results, rewriting, body_hashes)
+        return self._decide_later(results, rewriting, body_hashes)
 
-    async def _decide_later(self, checks: Checks, body_hashes: BodyHashesFound) -> Decision:
-        return self._decide(await checks.finish_later(body_hashes), body_hashes)
+    async def _decide_later(
+        self, results: Results | None, rewriting: Rewriting | None, body_hashes: BodyHashesFound
+    ) -> Decision:
+        if results is None and self._checks is not None:
+            results = await self._checks.finish_later(body_hashes)
+        if rewriting is None and isinstance(self._forwarding, MessageForwarding):
+            rewriting = await self._forwarding.finish_later()
+        return self._decide(results or self._results_of_ours, rewriting or NOT_HERE, body_hashes)
 
-    def _decide(self, results: Results, body_hashes: BodyHashesFound) -> Decision:
+    def _decide(self, results: Results, rewriting: Rewriting, body_hashes: BodyHashesFound) -> Decision:
         transaction = self._transaction
         signatures = self._finish_signing(body_hashes)
         verdict = self._policy.judge(transaction, results)
         seal = Seal()
         changes: list[Modification] = []
-        if not verdict.refuses:  # of what is refused nothing needs to be changed
+        reply = verdict.reply()
+        if rewriting.refused and not verdict.refuses:
+            reply = rewriting.reply()
+        elif not verdict.refuses:  # of what is refused nothing needs to be changed
             value = b""
             if not transaction.origin.ours:
                 value = authentication_results(transaction, results)
@@ -156,11 +170,21 @@ class MessageInFilter:
                 value=value,
                 received_spf=self._rules.spf.received_spf,
             )
+            changes += rewriting.modifications()
             changes += verdict.modifications()
-        decision = Decision(tuple(changes), verdict.reply())
+        decision = Decision(tuple(changes), reply)
         removed, timings = len(self._forgeries.positions), self._timings()
         report = Report(
-            self._queue_id, transaction, results, signatures, removed, decision, seal, verdict, timings
+            self._queue_id,
+            transaction,
+            results,
+            signatures,
+            removed,
+            decision,
+            seal,
+            verdict,
+            timings,
+            rewriting,
         )
         self._world.report(report)
         return decision
@@ -187,3 +211,5 @@ class MessageInFilter:
         """Forget the message: it is not going to end."""
         if self._checks is not None:
             self._checks.abort()
+        if isinstance(self._forwarding, MessageForwarding):
+            self._forwarding.abort()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from srsd.filter.forwarding import NOT_HERE
 from srsd.filter.sealing import Seal
 from srsd.filter.verdict import ACCEPTED
 
 if TYPE_CHECKING:
+    from srsd.filter.forwarding import Rewriting
     from srsd.filter.results import Results
     from srsd.filter.signing import Signatures
     from srsd.filter.transaction import Transaction
@@ -35,3 +37,4 @@ class Report(NamedTuple):
     seal: Seal = Seal()
     verdict: Verdict = ACCEPTED
     timings: Timings = Timings()
+    rewriting: Rewriting = NOT_HERE

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from srsd.dkim.login_table import LoginTable
+    from srsd.filter.forwarding import ForwardingService
     from srsd.filter.report import Report
     from srsd.filter.sealing import SealingService
     from srsd.filter.signing import SigningService
@@ -59,6 +60,7 @@ class Rules(NamedTuple):
     signing: SigningService | None = None  # None: nothing is signed
     sealing: SealingService | None = None  # None: nothing is sealed
     logins: LoginTable | None = None  # None: everybody may write as anybody
+    forwarding: ForwardingService | None = None  # None: the milter leaves senders alone
 
     @property
     def read_content(self) -> bool:

@@ -39,6 +39,8 @@ class MailFilter:
         self.actions = Action.ADD_HEADERS | Action.CHANGE_HEADERS
         if self.policy.may_quarantine:
             self.actions |= Action.QUARANTINE
+        if rules.forwarding is not None:
+            self.actions |= Action.CHANGE_FROM
         self.unwanted = Step.NO_UNKNOWN if rules.read_content else Step.NO_UNKNOWN | Step.NO_BODY
         self._origins = Origins(rules.milter)
         self._authserv_id = rules.milter.authserv_id.encode()

@@ -1,0 +1,1 @@
+"""Where recipients lead: the alias maps of the Postfix on this host, asked as Postfix asks them."""

@@ -1,0 +1,172 @@
+"""SRS in the milter: the sender of a message is rewritten if the message leaves this host, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from srsd.syntax.setting import between, setting
+from srsd.wire.answer import Answer, Status
+from srsd.wire.milter import ChangeFrom, ReplyCode
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from srsd.address_store import AddressStore, Pending
+    from srsd.filter.transaction import Transaction
+    from srsd.lookup import Lookup
+    from srsd.wire.milter import Verdict as MilterVerdict
+
+_SECONDS_PER_DAY = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardingParameters:
+    """Where senders are rewritten, and when."""
+
+    mode: Literal["maps", "milter"] = setting(
+        "maps",
+        "Who rewrites senders. maps: the lookups of sender_canonical_maps, whatever becomes of the mail. "
+        "milter: the milter, and only of mail that leaves this host after alias expansion; "
+        "sender_canonical_maps is not needed then, recipient_canonical_maps is.",
+    )
+    relayed: Literal["leaves", "stays"] = setting(
+        "leaves",
+        "Milter mode: whether mail for domains of this host that Postfix hands to another one by SMTP "
+        '(relay_domains above all) leaves it. "stays": the next host is yours, and takes from this one what '
+        "SPF forbids.",
+    )
+    expansion_error: Literal["rewrite", "keep", "tempfail"] = setting(
+        "rewrite",
+        "Milter mode: what is done where Postfix's alias maps cannot be asked, so that nobody knows whether "
+        "mail leaves. rewrite: as if it did. keep: as if it did not. tempfail: 451, the client tries again.",
+    )
+    expansion_timeout: float = setting(
+        5.0, "Milter mode: seconds for the alias maps to answer, for one recipient.", between(0.1, 60)
+    )
+
+
+class Expansion(NamedTuple):
+    """Where the recipients of a message lead. Texts are safe to log."""
+
+    leaves: bytes = b""  # the first address found that leaves this host; b"" if none does
+    recipient: bytes = b""  # the one that leads there, as the MTA spelled it
+    steps: tuple[str, ...] = ()  # what led there, for admins
+    problem: str = ""  # why it is not known
+
+
+class RecipientExpander(Protocol):
+    """Whoever knows where Postfix sends mail. Recipients are as the MTA spells them, `<a@b>` or `a@b`."""
+
+    def known(self, recipients: Sequence[bytes]) -> Expansion | None:
+        """Tell where recipients lead, if that is known already: at once."""
+        ...
+
+    async def expand(self, recipients: Sequence[bytes]) -> Expansion:
+        """Find out where recipients lead. Raises nothing: what cannot be found out is a problem."""
+        ...
+
+
+class Rewriting(NamedTuple):
+    """What became of the sender, and why."""
+
+    new: bytes = b""  # the address that takes its place; b"" where it stays
+    why: str = ""  # "" where the milter does not rewrite at all
+    expansion: Expansion = Expansion()
+    refused: bool = False  # nobody knows, and the message is to come again
+
+    def modifications(self) -> list[ChangeFrom]:
+        """Give what changes the sender. Without ESMTP arguments: the envelope keeps its own."""
+        return [ChangeFrom(b"<" + self.new + b">")] if self.new else []
+
+    def reply(self) -> MilterVerdict:
+        """Give the answer to the MTA for what is refused."""
+        text = b"Address store unavailable" if self.why == STORE_UNAVAILABLE else b"Alias lookup failure"
+        return ReplyCode(451, b"4.3.0", text)
+
+
+NOT_HERE = Rewriting()
+NOTHING_LEAVES = "no recipient leaves this host"
+LEAVES = "a recipient leaves this host"
+UNKNOWN_REWRITTEN = "alias maps did not answer: rewritten all the same"
+UNKNOWN_KEPT = "alias maps did not answer: left as it is"
+UNKNOWN_REFUSED = "alias maps did not answer: refused for now"
+STORE_UNAVAILABLE = "the store of addresses cannot be written: refused for now"
+
+
+class ForwardingService:
+    """Rewrites senders by one configuration."""
+
+    def __init__(
+        self,
+        parameters: ForwardingParameters,
+        lookup: Lookup,
+        expander: RecipientExpander,
+        store: AddressStore | None = None,
+    ) -> None:
+        self._error = parameters.expansion_error
+        self._lookup = lookup
+        self._expander = expander
+        self._store = store
+
+    def begin(self, transaction: Transaction, now: int) -> MessageForwarding | Rewriting:
+        """Begin a message, of which the envelope is known. now is in seconds since 1970-01-01, UTC."""
+        if transaction.origin.ours:
+            return Rewriting(why=transaction.origin.value)
+        sender = transaction.sender
+        key = bytes(sender) if sender is not None else transaction.sender_path.strip(b"<>")
+        answer = self._lookup.forward(key, now // _SECONDS_PER_DAY)
+        if isinstance(answer, Answer) and answer.status is not Status.FOUND:
+            return Rewriting(why=answer.reason)
+        recipients = transaction.recipients
+        expansion = self._expander.known(recipients)
+        if expansion is not None and (isinstance(answer, Answer) or not self._rewrites(expansion)):
+            return self._decide(answer, expansion)
+        return MessageForwarding(self._find_out(answer, expansion, recipients))
+
+    def _rewrites(self, expansion: Expansion) -> bool:
+        """Tell whether a sender is rewritten where recipients lead there."""
+        return bool(expansion.leaves) or (bool(expansion.problem) and self._error == "rewrite")
+
+    async def _find_out(
+        self, answer: Answer | Pending, expansion: Expansion | None, recipients: Sequence[bytes]
+    ) -> Rewriting:
+        """Ask whoever knows; an address that must be stored is stored only if it is used."""
+        if expansion is None:
+            expansion = await self._expander.expand(recipients)
+        if not isinstance(answer, Answer) and self._rewrites(expansion):
+            answer = await answer.settle(self._store)
+        return self._decide(answer, expansion)
+
+    def _decide(self, answer: Answer | Pending, expansion: Expansion) -> Rewriting:
+        """Say what becomes of a sender, once it is known where the recipients lead."""
+        if self._rewrites(expansion) and isinstance(answer, Answer):
+            if answer.status is not Status.FOUND:
+                return Rewriting(b"", STORE_UNAVAILABLE, expansion, refused=True)
+            why = f"{answer.reason}: {LEAVES}" if expansion.leaves else UNKNOWN_REWRITTEN
+            return Rewriting(answer.text, why, expansion)
+        if not expansion.problem:
+            return Rewriting(b"", NOTHING_LEAVES, expansion)
+        if self._error == "keep":
+            return Rewriting(b"", UNKNOWN_KEPT, expansion)
+        return Rewriting(b"", UNKNOWN_REFUSED, expansion, refused=True)
+
+
+class MessageForwarding:
+    """A message whose recipients are being looked up, or whose sender is being stored."""
+
+    def __init__(self, work: Coroutine[Any, Any, Rewriting]) -> None:
+        self._task = asyncio.get_running_loop().create_task(work)
+
+    def finish(self) -> Rewriting | None:
+        """Say what becomes of the sender; None while that is not known."""
+        return self._task.result() if self._task.done() else None
+
+    async def finish_later(self) -> Rewriting:
+        """Say what becomes of the sender as soon as it is known."""
+        return await self._task
+
+    def abort(self) -> None:
+        """Forget the message."""
+        self._task.cancel()
