@@ -21,13 +21,16 @@ from srsd.cli.mail import (
     mail_from_option,
     make_envelope,
     read_mail,
+    reverse_path,
     shown_path,
 )
 from srsd.cli.return_path import find_return_path
 from srsd.cli.spf_now import Given, find_sender
 from srsd.filter.origin import Origins
+from srsd.syntax.header import unfold
 
 if TYPE_CHECKING:
+    from srsd.cli.mail import Mail
     from srsd.resolving import IpAddress
 
 
@@ -39,6 +42,13 @@ if TYPE_CHECKING:
 @client_ip_option
 @helo_option
 @mail_from_option
+@click.option(
+    "--recipient",
+    "recipients",
+    metavar="ADDRESS",
+    multiple=True,
+    help="Who it was sent to, for SRS in the milter; several times for several.",
+)
 @click.option("--client-name", metavar="NAME", help="The client's name in DNS, for that in Received.")
 @click.option("--login", metavar="USER", default="", help="The client has authenticated as USER.")
 @click.option("--daemon-name", metavar="NAME", default="", help="The macro {daemon_name}, as ORIGINATING.")
@@ -53,6 +63,7 @@ def explain_command(  # noqa: PLR0913, PLR0917 - the options
     client_ip: IpAddress | None,
     helo: str | None,
     mail_from: str | None,
+    recipients: tuple[str, ...],
     client_name: str | None,
     login: str,
     daemon_name: str,
@@ -64,8 +75,8 @@ def explain_command(  # noqa: PLR0913, PLR0917 - the options
     """Judge the message in FILE ("-": standard input) as the milter would now, and say why.
 
     What the options do not say is taken from the message: the client from the Received field of this
-    host, MAIL FROM from Return-Path. That Received field and all that stands above it was not there
-    when the milter saw the message, so it is left out; --whole keeps it.
+    host, MAIL FROM from Return-Path, the recipient from X-Original-To. That Received field and all that
+    stands above it was not there when the milter saw the message, so it is left out; --whole keeps it.
 
     --record keeps the answers of DNS, so that --replay gives the same explanation on any day and any host.
     """
@@ -88,7 +99,8 @@ def explain_command(  # noqa: PLR0913, PLR0917 - the options
     start = hop.place + 1 if hop and not whole else 0
     name = _client_name(client_name, hop)
     macros = _macros(host, hop, login, daemon_name)
-    envelope = make_envelope(sender.client, name, sender.helo, sender.path, macros)
+    to, to_from = find_recipients(recipients, mail, way)
+    envelope = make_envelope(sender.client, name, sender.helo, sender.path, macros, to)
     case = Case(envelope, mail.fields[start:], mail.body)
     answers, judgement = asyncio.run(judge(case, parsed, _read_answers(replay)))
     if record:
@@ -98,6 +110,7 @@ def explain_command(  # noqa: PLR0913, PLR0917 - the options
         "authserv_id_from": host_from,
         "client_from": sender.client_from,
         "mail_from_from": sender.path_from,
+        "recipients_from": to_from,
         "left_out": start,
         **describe(case, judgement, parsed),
         "dns": {"questions": answers.questions, "replayed": replay is not None},
@@ -115,6 +128,16 @@ def _find_hop(way: Way, client: IpAddress | None) -> Hop | None:
     if client is None:
         return way.milter_entrance
     return next((hop for hop in way.trusted if hop.received.client == client), None)
+
+
+def find_recipients(told: tuple[str, ...], mail: Mail, way: Way) -> tuple[list[bytes], str]:
+    """Find who the message was sent to, and who says so: what Postfix wrote when it delivered it."""
+    if told:
+        return [reverse_path(each) for each in told], "--recipient"
+    found = mail.values(b"x-original-to")
+    if found and (found[0][0] < way.boundary or not way.hops):
+        return [b"<" + unfold(found[0][1]).strip(b"<> ") + b">"], "X-Original-To"
+    return [], ""
 
 
 def _client_name(told: str | None, hop: Hop | None) -> bytes:

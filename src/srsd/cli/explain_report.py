@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from srsd.wire.milter import Verdict as MilterVerdict
     from srsd.wire.milter_session import Decision
 
+UNKNOWN_RECIPIENTS = "who it was sent to is not known, or not asked with --replay; --recipient names them"
 _REVERSE_PATH_SKIPS = {Skip.SRS, Skip.SPF}
 
 
@@ -57,6 +58,7 @@ def describe(case: Case, judgement: Judgement, parsed: Parsed) -> dict[str, Any]
         "dmarc": describe_dmarc(report.results.dmarc, judgement.dmarc),
         "signing": _signing(report),
         "sealing": {"sealed_as": report.seal.sealed_as, "why_not": report.seal.why_not},
+        "srs": _srs(report, parsed.config),
         **_verdict(report.verdict),
         "header_fields_added": [
             {"name": printable(field.name), "value": one_line(field.value), "lines": _lines(field)}
@@ -162,6 +164,20 @@ def _signing(report: Report) -> dict[str, Any]:
         "why": signatures.why,
         "hazards": list(signatures.hazards),
         "unverified": list(signatures.unverified),
+    }
+
+
+def _srs(report: Report, config: Config) -> dict[str, Any]:
+    """Describe what SRS in the milter does with the sender."""
+    rewriting = report.rewriting
+    expansion = rewriting.expansion
+    unknown = UNKNOWN_RECIPIENTS if config.srs.mode == "milter" else ""
+    return {
+        "rewritten_to": printable(rewriting.new),
+        "why": rewriting.why or unknown,
+        "leaves": printable(expansion.leaves),
+        "steps": list(expansion.steps),
+        "problem": expansion.problem,
     }
 
 

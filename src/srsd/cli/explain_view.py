@@ -42,6 +42,7 @@ def _lines(report: dict[str, Any], traces: dict[str, list[str]], dmarc: Trace) -
     yield from dmarc_lines(report["dmarc"], report["author"], dmarc)
     yield from _signing(report["signing"])
     yield from _sealing(report["sealing"])
+    yield from _srs(report["srs"])
     yield ""
     yield from _verdict(report)
     fields = report["header_fields_added"]
@@ -103,6 +104,18 @@ def _sealing(sealing: dict[str, str]) -> Iterator[str]:
         yield f"Sealed: {sealing['sealed_as']}"
     elif sealing["why_not"]:
         yield f"Not sealed: {_cut(sealing['why_not'])}"
+
+
+def _srs(srs: dict[str, Any]) -> Iterator[str]:
+    if not srs["why"]:  # the milter leaves senders alone
+        return
+    if srs["rewritten_to"]:
+        yield f"Sender rewritten to {_cut(srs['rewritten_to'])}: {srs['why']}"
+    else:
+        yield f"Sender not rewritten: {srs['why']}"
+    if srs["problem"]:
+        yield f"  {_cut(srs['problem'])}"
+    yield from (f"  {_cut(step)}" for step in srs["steps"])
 
 
 def _verdict(report: dict[str, Any]) -> Iterator[str]:

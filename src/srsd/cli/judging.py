@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.cli.dns_answers import NoAnswers, live_answers
-from srsd.daemon.service import make_rules
+from srsd.daemon.service import make_expander, make_rules
 from srsd.dmarc.discovery import discover
 from srsd.dmarc.trace import Trace as DmarcTrace
 from srsd.filter.authenticate import check_spf
@@ -19,6 +19,7 @@ from srsd.wire.milter_session import Decision
 if TYPE_CHECKING:
     from srsd.cli.dns_answers import KeptAnswers
     from srsd.daemon.files import Parsed
+    from srsd.filter.forwarding import RecipientExpander
     from srsd.filter.report import Report
     from srsd.syntax.header import HeaderField
     from srsd.wire.milter_session import Envelope
@@ -45,14 +46,24 @@ class Judgement(NamedTuple):
 
 
 async def judge(case: Case, parsed: Parsed, kept: KeptAnswers | None) -> tuple[KeptAnswers, Judgement]:
-    """Judge a message by kept answers, or by those of DNS now; gives the answers, too."""
+    """Judge a message by kept answers, or by those of DNS now; gives the answers, too.
+
+    Postfix's alias maps are asked only with those of now, and only where the recipients are known.
+    """
     if kept is not None:
-        return kept, await _judge_by(case, parsed, kept)
-    async with live_answers(parsed.config.dns) as answers:
-        return answers, await _judge_by(case, parsed, answers)
+        return kept, await _judge_by(case, parsed, kept, None)
+    expander = make_expander(parsed.config) if case.envelope.recipients else None
+    try:
+        async with live_answers(parsed.config.dns) as answers:
+            return answers, await _judge_by(case, parsed, answers, expander)
+    finally:
+        if expander is not None:
+            await expander.close()
 
 
-async def _judge_by(case: Case, parsed: Parsed, answers: KeptAnswers) -> Judgement:
+async def _judge_by(
+    case: Case, parsed: Parsed, answers: KeptAnswers, expander: RecipientExpander | None
+) -> Judgement:
     """Have the daemon's filter judge the message; then ask SPF for its steps, from the same answers."""
     reports: list[Report] = []
     world = World(
@@ -63,7 +74,7 @@ async def _judge_by(case: Case, parsed: Parsed, answers: KeptAnswers) -> Judgeme
         report=reports.append,
         authserv_id=case.envelope.macros[b"j"],
     )
-    message = MailFilter(make_rules(parsed), world).begin(case.envelope)
+    message = MailFilter(make_rules(parsed, expander), world).begin(case.envelope)
     message.headers(case.fields)
     message.end_of_headers()
     for start in range(0, len(case.body), _CHUNK):

@@ -17,6 +17,7 @@ from srsd.wire.milter import Connect, Path
 from srsd.wire.milter_session import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import BinaryIO, NoReturn
 
     from srsd.config import Config
@@ -160,12 +161,21 @@ def reverse_path(text: str) -> bytes:
     return octets if octets.startswith(b"<") else b"<" + octets + b">"
 
 
-def make_envelope(
-    client: IpAddress | None, client_name: bytes, helo: bytes, path: bytes, macros: dict[bytes, bytes]
+def make_envelope(  # noqa: PLR0913, PLR0917 - all of an envelope
+    client: IpAddress | None,
+    client_name: bytes,
+    helo: bytes,
+    path: bytes,
+    macros: dict[bytes, bytes],
+    recipients: Iterable[bytes] = (),
 ) -> Envelope:
-    """Say what Postfix says of a message before its content, but for the recipients: they change nothing."""
+    """Say what Postfix says of a message before its content.
+
+    Recipients change nothing but whether SRS in the milter rewrites the sender.
+    """
     arguments = () if path.isascii() else (b"SMTPUTF8",)
-    return Envelope(Connect(client_name, client), helo, Path(path, arguments), (), macros)
+    to = tuple(Path(recipient, ()) for recipient in recipients)
+    return Envelope(Connect(client_name, client), helo, Path(path, arguments), to, macros)
 
 
 def shown_client(client: IpAddress | None, name: bytes = b"") -> str:

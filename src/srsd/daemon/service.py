@@ -145,7 +145,7 @@ class Service:
     async def close(self) -> None:
         """End what is open to the world."""
         if self._expander is not None:
-            self._expander.forget()
+            await self._expander.close()
         await self.resolver.close()
         if self._store is not None:
             await self._store.close()

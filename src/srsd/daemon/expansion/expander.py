@@ -30,6 +30,7 @@ _GENERATION = 10_000  # recipients that are remembered, twice over: the present 
 _AT_ONCE = 16  # recipients of one message
 _MAPS = ("forward", "reverse", "srsencoder", "srsdecoder")  # the socketmaps that srsd serves
 _SUFFIXES = ("", ".db", ".lmdb", ".cdb", ".pag", ".dir", ".sdbm")  # of what postmap(1) makes
+_LISTS = ("_maps", "_domains", "mydestination")  # the names of parameters that list tables end so
 _FILE_TYPES = frozenset(
     {"btree", "cdb", "cidr", "dbm", "hash", "lmdb", "pcre", "regexp", "sdbm", "sqlite", "texthash"}
 )
@@ -64,6 +65,7 @@ class PostfixExpander:
         self._read_at = 0.0
         self._postmap: Postmap | None = None
         self._stamps: dict[str, object] = {}
+        self._generation = 0  # raised when nothing that was found before may be kept
         self.asked = 0  # recipients that were not known
 
     def known(self, recipients: Sequence[bytes]) -> Expansion | None:
@@ -113,7 +115,7 @@ class PostfixExpander:
             return kept.expansion
         self.asked += 1
         seconds = self._parameters.expansion_timeout
-        stamps = self._stamps
+        generation = self._generation
         try:
             async with asyncio.timeout(seconds):
                 walked = await self._walk(recipient)
@@ -123,7 +125,7 @@ class PostfixExpander:
             expansion = Expansion(recipient=recipient, problem=str(error))
         else:
             expansion = Expansion(walked.leaves, recipient, walked.steps)
-        if stamps is self._stamps:  # else something has changed since
+        if generation == self._generation:  # else something has changed since
             self._keep(recipient, expansion)
         return expansion
 
@@ -181,12 +183,19 @@ class PostfixExpander:
 
     def forget(self) -> None:
         """Ask everything anew from now on."""
+        self._generation += 1
         self._kept, self._former = {}, {}
         self._stamps = {}
         if self._postmap is not None:
             self._postmap.forget()
         self._reading = None
         self._under_way = {}
+
+    async def close(self) -> None:
+        """End what was started; nothing is asked any more."""
+        self.forget()
+        if self._postmap is not None:
+            await self._postmap.close()
 
 
 def own_tables(listen: Listen) -> Callable[[Settings], Iterable[str]]:
@@ -213,7 +222,8 @@ def _files_of(settings: Settings) -> Iterator[str]:
     """Give the paths of main.cf, master.cf, and of the tables that are files."""
     for name in ("main.cf", "master.cf"):
         yield os.path.join(settings["config_directory"], name)
-    for value in settings.parameters.values():
+    values = [value for name, value in settings.parameters.items() if name.endswith(_LISTS)]
+    for value in values:
         for word in value.replace(",", " ").split():
             kind, _, path = word.removeprefix("proxy:").rpartition(":")
             if path.startswith("/") and kind in _FILE_TYPES:

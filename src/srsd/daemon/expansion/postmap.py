@@ -143,8 +143,9 @@ class _Process:
     def alive(self) -> bool:
         return self._process.returncode is None
 
-    def end(self) -> None:
+    async def end(self) -> None:
         _kill(self._process)
+        await self._process.communicate()  # the rest of its output, and its end
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
@@ -179,6 +180,8 @@ class Postmap:
         self._directory = directory
         self._timer = timer
         self._pools: dict[str, _Pool] = {}
+        self._running: set[_Process] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self.started = 0  # processes, ever
 
     async def ask(self, table: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -193,18 +196,17 @@ class Postmap:
         async with pool.places:
             generation = pool.generation
             process = await self._take(pool)
+            good = False
             try:
                 found = await process.ask(askable)
+                good = generation == pool.generation
             except LookupFailedError as error:
-                process.end()
                 raise LookupFailedError(f"{_short(table)}: {error}") from None
-            except BaseException:
-                process.end()
-                raise
-            if generation == pool.generation:
-                pool.free.append(process)
-            else:
-                process.end()
+            finally:
+                if good:
+                    pool.free.append(process)
+                else:
+                    self._end(process)
             return found
 
     async def _take(self, pool: _Pool) -> _Process:
@@ -213,9 +215,19 @@ class Postmap:
             process = pool.free.pop()
             if process.alive and now - process.born < KEPT_SECONDS:
                 return process
-            process.end()
+            self._end(process)
         self.started += 1
-        return await _Process.start(pool.table, self._directory, now)
+        process = await _Process.start(pool.table, self._directory, now)
+        self._running.add(process)
+        return process
+
+    def _end(self, process: _Process) -> None:
+        if process not in self._running:
+            return
+        self._running.discard(process)
+        ending = asyncio.get_running_loop().create_task(process.end())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def read(self, path: str) -> bytes:
         """Read a file. Raises LookupFailedError."""
@@ -228,15 +240,22 @@ class Postmap:
             old = [process for process in pool.free if now - process.born >= KEPT_SECONDS]
             pool.free = [process for process in pool.free if process not in old]
             for process in old:
-                process.end()
+                self._end(process)
 
     def forget(self) -> None:
         """End all processes; those that have something to answer, after that."""
         for pool in self._pools.values():
             pool.generation += 1
             for process in pool.free:
-                process.end()
+                self._end(process)
             pool.free.clear()
+
+    async def close(self) -> None:
+        """End all processes, and wait until they have ended."""
+        self.forget()
+        for process in list(self._running):
+            self._end(process)
+        await asyncio.gather(*self._ending)
 
 
 def _short(table: str) -> str:
