@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.fake_resolver import FakeResolver
+from srsd.address_store import StoreError
 from srsd.config import Srs as SrsConfig
 from srsd.daemon.counters import Counters
 from srsd.daemon.mail_log import note_message
@@ -17,6 +18,7 @@ from srsd.filter.authenticate import DkimCheckParameters
 from srsd.filter.chain import ArcCheckParameters
 from srsd.filter.forwarding import (
     NOTHING_LEAVES,
+    STORE_UNAVAILABLE,
     UNKNOWN_KEPT,
     UNKNOWN_REFUSED,
     UNKNOWN_REWRITTEN,
@@ -69,13 +71,37 @@ class Expander:
         return self.expansion
 
 
+class Store:
+    """Keeps addresses, or cannot."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.broken = broken
+        self.kept: dict[bytes, bytes] = {}
+
+    async def keep(self, token: bytes, address: bytes, expires: int) -> None:
+        if self.broken:
+            raise StoreError("is full")
+        assert expires > NOW // 86400
+        self.kept[token] = address
+
+    async def recall(self, token: bytes) -> bytes | None:
+        return self.kept.get(token)
+
+
 class Bench:
     """A filter that does nothing but SPF and SRS, and what it reported."""
 
     def __init__(
-        self, expander: Expander, *, exclusions: bytes = b"", policy: PolicyParameters | None = None, **srs
+        self,
+        expander: Expander,
+        *,
+        exclusions: bytes = b"",
+        policy: PolicyParameters | None = None,
+        store: Store | None = None,
+        **srs,
     ) -> None:
-        parameters = SrsConfig(domain="srs.example.net", local_domains=("example.net",))
+        envelope = "embedded" if store is None else "auto"
+        parameters = SrsConfig(domain="srs.example.net", local_domains=("example.net",), envelope=envelope)
         excluded = parse_exclusion_map(exclusions)
         lookup = Lookup(parameters, Srs(parameters, Keyring([b"secret"])), excluded)
         self.reports: list[Report] = []
@@ -84,7 +110,7 @@ class Bench:
             dmarc=DmarcCheckParameters(verify=False),
             arc=ArcCheckParameters(verify=False),
             policy=policy or PolicyParameters(),
-            forwarding=ForwardingService(ForwardingParameters(mode="milter", **srs), lookup, expander),
+            forwarding=ForwardingService(ForwardingParameters(mode="milter", **srs), lookup, expander, store),
         )
         resolver = FakeResolver(ZONES)
         world = World(
@@ -267,3 +293,48 @@ def test_the_log_and_the_counters_tell(caplog):
     assert events["srs_milter", "rewritten"] == 2
     assert events["srs_milter", NOTHING_LEAVES] == 1
     assert events["srs_expansion_failed", UNKNOWN_REWRITTEN] == 1
+
+
+# Senders that are too long for an address are stored, once it is known that they are needed.
+
+LONG = b"<" + b"a" * 60 + b"@far.example>"
+
+
+async def later(bench: Bench, expander: Expander, sender: bytes) -> Decision:
+    outcome = bench.begin(sender).end_of_message({b"i": b"QUEUE"})
+    expander.gate.set()
+    return outcome if isinstance(outcome, Decision) else await outcome
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_long_sender_is_stored_before_it_is_changed(at_once):
+    expander, store = Expander(LEAVING, at_once=at_once), Store()
+    decision = asyncio.run(later(Bench(expander, store=store), expander, LONG))
+    (change,) = [each for each in decision.modifications if isinstance(each, ChangeFrom)]
+    assert list(store.kept.values()) == [LONG.strip(b"<>")]
+    local_part = change.path.strip(b"<>").partition(b"@")[0]
+    assert len(local_part) <= 64
+    assert b"aaaa" not in local_part
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_stays_here_is_not_stored(at_once):
+    expander, store = Expander(STAYING, at_once=at_once), Store()
+    bench = Bench(expander, store=store)
+    decision = asyncio.run(later(bench, expander, LONG))
+    assert not [each for each in decision.modifications if isinstance(each, ChangeFrom)]
+    assert (store.kept, bench.reports[0].rewriting.why) == ({}, NOTHING_LEAVES)
+
+
+def test_a_sender_that_fits_needs_no_store():
+    decision = Bench(Expander(LEAVING), store=Store(broken=True)).decide()
+    assert [each for each in decision.modifications if isinstance(each, ChangeFrom)]
+
+
+def test_without_the_store_the_message_comes_again():
+    """Nobody could find the way back for its bounce."""
+    expander = Expander(LEAVING)
+    bench = Bench(expander, store=Store(broken=True))
+    decision = asyncio.run(later(bench, expander, LONG))
+    assert decision == Decision((), ReplyCode(451, b"4.3.0", b"Address store unavailable"))
+    assert bench.reports[0].rewriting.why == STORE_UNAVAILABLE
