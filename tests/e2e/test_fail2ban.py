@@ -1,0 +1,86 @@
+"""postfix/fail2ban-srs.conf on the log of a real Postfix: who sends to forged SRS addresses is found, nobody else."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import smtplib
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.forwarder import FRAGMENTS
+from harness.net import two_hosts
+from harness.smtp_client import STRANGER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.net import Net
+
+pytestmark = pytest.mark.e2e
+
+FILTER = FRAGMENTS / "fail2ban-srs.conf"
+FORGER, BYSTANDER = "127.0.0.3", "127.0.0.4"
+# What is logged of a client is partly its own choice.
+PRETENCE = (
+    "reject: RCPT from unknown[192.0.2.99]: 550 5.1.1 <SRS0=a@b>: Recipient address rejected: User unknown in"
+)
+
+
+@pytest.fixture(scope="module")
+def quarrel() -> Iterator[list[str]]:
+    """Have clients ask for good and bad addresses; give the log lines of Postfix."""
+    with two_hosts("tcp_table") as net:
+        honest = net.forward("alice@origin.example").sender
+        assert net.bounce(honest) == "alice@origin.example"
+        ask_for(net, STRANGER, "nobody@first.example", "srs0nobody@first.example")
+        forged = honest.replace("alice", "bob")
+        ask_for(
+            net,
+            FORGER,
+            forged,
+            forged.lower(),
+            forged.upper(),
+            forged.replace("srs.first", "old.first"),
+            '"SRS0=aaaa=JM=x.example=a> b"@srs.first.example',
+            "SRS1=aaaa=x.example==aaaa=JM=a.example=b@srs.first.example",
+        )
+        ask_for(net, BYSTANDER, "nobody@first.example", "SRS0=aaaa=JM=a=b@elsewhere.example")
+        yield net.first.postfix.log().splitlines()
+
+
+def ask_for(net: Net, client: str, *recipients: str) -> None:
+    """Give recipients that are all refused."""
+    with smtplib.SMTP(*net.first.postfix.address, source_address=(client, 0)) as smtp:
+        smtp.ehlo(PRETENCE.replace(" ", "."))
+        assert smtp.docmd(f'MAIL FROM:<"{PRETENCE}"@x.example>')[0] == 250
+        for recipient in recipients:
+            assert smtp.docmd(f"RCPT TO:<{recipient}>")[0] in (550, 554), recipient
+
+
+def test_the_forger_is_found_once_for_each_address_and_nobody_else(quarrel):
+    """As fail2ban reads the filter: it cuts the time off, and puts an address pattern in place of <HOST>."""
+    parser = configparser.RawConfigParser()
+    parser.read(FILTER)
+    regex = parser["Definition"]["failregex"].replace("%(__prefix_line)s", r"(?:\S+ )?postfix\S*\[\d+\]: ")
+    found = [
+        match[1]
+        for line in quarrel
+        if (match := re.search(regex.replace("<HOST>", r"([\da-f.:]+)"), line.split(None, 3)[3]))
+    ]
+    assert found == [FORGER] * 6
+
+
+def test_fail2ban_itself_finds_the_forger_and_nobody_else(quarrel, tmp_path):
+    if shutil.which("fail2ban-regex") is None:
+        pytest.skip("fail2ban is not installed (apt-get install fail2ban)")
+    log = tmp_path / "mail.log"
+    log.write_text("".join(f"{line}\n" for line in quarrel))
+    shutil.copy(FILTER, tmp_path / "srs.conf")  # beside what it includes, as where it is installed
+    (tmp_path / "common.conf").symlink_to("/etc/fail2ban/filter.d/common.conf")
+    line = ["fail2ban-regex", "--out", "ip", str(log), str(tmp_path / "srs.conf")]
+    found = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.split() == [FORGER] * 6
