@@ -10,7 +10,7 @@ COVERAGE := --cov=srsd --cov-branch
 SIDE_BY_SIDE := tests/unit tests/conformance tests/property tests/differential \
 	$(filter-out tests/e2e/test_interruptions.py,$(wildcard tests/e2e/test_*.py))
 
-.PHONY: help run test demo lint bench bench-milter fuzz bare-root clean venv-run venv-test
+.PHONY: help run test demo lint bench bench-milter stored fuzz bare-root clean venv-run venv-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ bench: venv-test ## lookups per second and memory, beside other daemons where th
 
 bench-milter: venv-test ## the milter beside OpenDKIM and others, where load clients and peers lie beside the checkout
 	@$(BIN)/python bench/milter_bench.py
+
+stored: venv-test ## 100,000 long addresses: stored, killed, reversed
+	@SRSD_TEST_ADDRESSES=100000 $(BIN)/python -m pytest -q -s tests/blackbox/test_many_addresses.py
 
 fuzz: venv-test ## the fuzz targets, each for a bounded time, then the property tests with new examples
 	@$(BIN)/python tests/fuzz/run.py --seconds 20

@@ -27,8 +27,8 @@ class StoreParameters:
 
     store_size: int = setting(
         512,
-        "Megabytes that the store may take on the disk, for about four thousand addresses each. While it is "
-        "full, what would have to be stored waits at the other side.",
+        "Megabytes that addresses.sqlite may take; one holds about five thousand addresses. While it is "
+        "full, mail waits whose sender would have to be stored.",
         between(1, 1_000_000),
     )
 
