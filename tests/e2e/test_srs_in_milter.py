@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import smtplib
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.alias_host import AliasHost
-from harness.milter_host import told
+from harness.milter_host import OURS, make_message, told
+from harness.smtp_client import STRANGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from harness.smtp_sink import SmtpSink
 
 pytestmark = pytest.mark.e2e
 
@@ -111,3 +116,157 @@ def test_what_stays_keeps_its_sender(host: AliasHost, recipient):
 def test_in_maps_mode_everything_is_rewritten(control: AliasHost, recipient):
     assert control.stays(ALICE, recipient).startswith(REWRITTEN)
     assert control.leaves(ALICE, "bob@virtual.example").startswith(REWRITTEN)
+
+
+def test_a_list_with_an_owner_leaves_in_the_owners_name(host: AliasHost):
+    """local(8) makes the owner the sender of what leaves; the member on this host gets it so, too."""
+    assert host.leaves(ALICE, "list@here.example") == "owner-list@mx.here.example"
+
+
+def test_a_command_stays(host: AliasHost):
+    subject, content = make_message()
+    since = len(host.srsd.log)
+    assert host.send(ALICE, "command@here.example", content).accepted
+    line = host.srsd.wait_for_log("srs=", since=since)
+    assert "srs=left as it is, srs_why=no recipient leaves this host" in line
+    assert subject not in line
+
+
+# A message with several recipients has one envelope, and so one sender.
+
+
+def deliver_to(host: AliasHost, *recipients: str) -> str:
+    """Hand over one message to several recipients; return its subject."""
+    subject, content = make_message()
+    with smtplib.SMTP(*host.postfix.address, timeout=60, source_address=(STRANGER, 0)) as client:
+        client.sendmail(ALICE, recipients, content)
+    return subject
+
+
+def senders(host: AliasHost, subject: str, *sinks: SmtpSink) -> list[str]:
+    """Return with which senders a message came to each of the sinks."""
+    wanted = f"Subject: {subject}\r\n".encode()
+    return [sink.wait_for(lambda message: wanted in message.content).sender for sink in sinks]
+
+
+def test_a_mixed_message_is_rewritten_for_all(host: AliasHost):
+    subject = deliver_to(host, "bob@here.example", "bob@virtual.example")
+    inside, outside = senders(host, subject, host.mailboxes, host.sink)
+    assert inside == outside
+    assert outside.startswith(REWRITTEN)
+
+
+def test_an_alias_for_both_is_rewritten_for_both(host: AliasHost):
+    subject = deliver_to(host, "both@here.example")
+    inside, outside = senders(host, subject, host.mailboxes, host.sink)
+    assert inside == outside
+    assert outside.startswith(REWRITTEN)
+
+
+def test_two_who_stay_keep_the_sender(host: AliasHost):
+    subject = deliver_to(host, "bob@here.example", "anyone@mailbox.example", "in@here.example")
+    assert senders(host, subject, host.mailboxes) == [ALICE]
+
+
+def test_with_lmtp_generic_maps_the_mailbox_sees_the_original_sender_of_a_mixed_message():
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, lmtp_generic=True) as host, told(host):
+        subject = deliver_to(host, "bob@here.example", "bob@virtual.example")
+        inside, outside = senders(host, subject, host.mailboxes, host.sink)
+        assert inside == ALICE
+        assert outside.startswith(REWRITTEN)
+        assert host.stays(ALICE, "bob@here.example") == ALICE
+
+
+# Whose mail, and the way back.
+
+
+def test_mail_of_ours_and_bounces_are_not_rewritten(host: AliasHost):
+    assert host.ends(ALICE, "bob@virtual.example", host.sink, source=OURS) == ALICE
+    assert host.leaves("", "bob@virtual.example") == ""
+    assert host.leaves("bob@here.example", "bob@virtual.example") == "bob@here.example"
+
+
+def test_a_bounce_comes_back_and_a_forged_one_is_refused_and_logged(host: AliasHost):
+    rewritten = host.leaves(ALICE, "bob@virtual.example")
+    message = host.message("", rewritten, host.sink)
+    assert message.recipients == (ALICE,)
+    since = len(host.srsd.log)
+    forged = rewritten.replace("=alice@", "=eve@")
+    sent = host.send("", forged)
+    assert (sent.last.command, sent.last.code) == ("RCPT", 550)
+    host.srsd.wait_for_log("(hash invalid)", since=since)
+
+
+def test_both_modes_together_rewrite_once():
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, forward_map=True) as host, told(host):
+        sender = host.leaves(ALICE, "bob@virtual.example")
+        assert sender.startswith(REWRITTEN)
+        assert "SRS1" not in sender
+        assert sender.count("SRS0") == 1
+        host.srsd.wait_for_log("srs=rewritten")
+
+
+# Tables of all kinds, and other settings.
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "btree", "texthash", "sqlite"])
+def test_other_tables(kind):
+    virtual = {**VIRTUAL, "virtual.example": "x", "catchall.example": "x"}
+    with AliasHost(kind, virtual=virtual, aliases=ALIASES) as host, told(host):
+        for recipient in ("bob@virtual.example", "nested@virtual.example", "x@catchall.example"):
+            assert host.leaves(ALICE, recipient).startswith(REWRITTEN)
+        for recipient in ("stay@virtual.example", "inside@catchall.example"):
+            assert host.stays(ALICE, recipient) == ALICE
+
+
+@pytest.mark.parametrize("kind", ["regexp", "pcre"])
+def test_patterns(kind):
+    with AliasHost(kind, virtual=PATTERNS, aliases=ALIASES) as host, told(host):
+        for recipient in ("bob@virtual.example", "nested@virtual.example", "x@catchall.example"):
+            assert host.leaves(ALICE, recipient).startswith(REWRITTEN)
+        for recipient in ("stay@virtual.example", "inside@catchall.example", "bob+tag@here.example"):
+            assert host.stays(ALICE, recipient) == ALICE
+
+
+def test_a_table_that_is_made_anew_counts_at_once(host: AliasHost):
+    assert host.stays(ALICE, "in@here.example") == ALICE
+    host.aliases["in"] = "bob, in@far.example"
+    host.write_tables()
+    try:
+        deadline = time.monotonic() + 20
+        while not host.ends(ALICE, "in@here.example", host.mailboxes).startswith(REWRITTEN):
+            assert time.monotonic() < deadline
+    finally:
+        host.aliases["in"] = "bob"
+        host.write_tables()
+
+
+# Tables that do not answer.
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "rewritten"), [("rewrite", 250, True), ("keep", 250, False), ("tempfail", 451, False)]
+)
+def test_a_table_that_srsd_cannot_ask(error, code, rewritten):
+    """Postfix has no virtual aliases here: it takes the mail, whatever becomes of srsd's question."""
+    with (
+        AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, srs={"expansion_error": error}) as host,
+        told(host),
+    ):
+        (host.tables_directory / "virtual.db").chmod(0o600)  # srsd is nobody
+        subject, content = make_message()
+        sent = host.send(ALICE, "bob@virtual.example", content)
+        assert sent.last.code == code
+        assert "virtual" in host.srsd.wait_for_log("srs_problem=")
+        if code == 250:
+            (sender,) = senders(host, subject, host.sink)
+            assert sender.startswith(REWRITTEN) is rewritten
+
+
+def test_postfix_that_cannot_be_asked_is_told_of_at_the_start(tmp_path):
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES) as host, told(host):
+        host.srsd.terminate()
+        host.srsd.env["MAIL_CONFIG"] = str(tmp_path)
+        host.srsd.start()
+        assert "main.cf" in host.srsd.wait_for_log("the alias maps of Postfix cannot be asked")
+        assert host.stays(ALICE, "bob@here.example").startswith(REWRITTEN)
