@@ -44,6 +44,9 @@ def contradictions(config: Config, faulty: set[str]) -> list[Fault]:
         if not listen.milter:
             problem = 'is "milter", and there is none, would be right: an endpoint in listen.milter'
             faults.append(Fault("srs.mode", problem))
+    if srs.when == "spf" and srs.mode == "maps" and not faulty & {"srs.mode", "srs.when"}:
+        problem = 'is "spf", which only the milter knows to do, would be right: srs.mode = "milter" beside it'
+        faults.append(Fault("srs.when", problem))
     if config.arc.seal and not config.arc.domain and not faulty & {"arc.seal", "arc.domain"}:
         faults.append(Fault("arc.seal", "needs to know who seals, would be right: arc.domain beside it"))
     if all(lists.get(name) == () for name in ("srs_forward", "srs_reverse", "socketmap", "milter")):
@@ -76,6 +79,8 @@ def without_effect(config: Config) -> Iterator[Fault]:
         for name in names:
             if name in asked and not getattr(config, section).verify:
                 yield Fault(f"policy.{name}", f"has no effect: {section}.verify is false")
+    if config.srs.outbound_addresses and config.srs.when != "spf":
+        yield Fault("srs.outbound_addresses", 'has no effect: srs.when is not "spf"')
     if config.dmarc.verify and not config.dkim.verify:
         for name in _FOUND_BY["dmarc"]:
             if name in asked:

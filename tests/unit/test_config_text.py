@@ -448,6 +448,24 @@ def test_what_has_an_effect_has_no_remark(text):
     assert remarks_of(text) == []
 
 
+def test_srs_in_the_milter_needs_a_milter_and_a_domain():
+    assert faults_of("[srs]\nmode = 'milter'") == [
+        'srs.mode: is "milter", would be right: srs.domain beside it',
+        'srs.mode: is "milter", and there is none, would be right: an endpoint in listen.milter',
+    ]
+    assert (
+        remarks_of("[listen]\nmilter = ['inet:127.0.0.1:0']\n[srs]\nmode = 'milter'\ndomain = 'a.example'")
+        == []
+    )
+
+
+def test_spf_of_ourselves_needs_the_milter_and_addresses():
+    (fault,) = faults_of("[srs]\nwhen = 'spf'")
+    assert fault.startswith('srs.when: is "spf", which only the milter knows to do')
+    (fault,) = faults_of("[srs]\noutbound_addresses = ['192.0.2.0/24']")
+    assert fault.startswith('srs.outbound_addresses: "192.0.2.0/24" is no IP address')
+
+
 def test_who_seals_must_be_named():
     assert faults_of("[arc]\nseal = true") == [
         "arc.seal: needs to know who seals, would be right: arc.domain beside it"
@@ -497,7 +515,16 @@ def test_the_example_has_every_key():
 
 ADDED = {  # since the design
     "policy": {"null_mx", "arc_fail"},
-    "srs": {"envelope", "store_size", "mode", "relayed", "expansion_error", "expansion_timeout"},
+    "srs": {
+        "envelope",
+        "store_size",
+        "mode",
+        "when",
+        "outbound_addresses",
+        "relayed",
+        "expansion_error",
+        "expansion_timeout",
+    },
 }
 
 

@@ -178,6 +178,7 @@ def _srs(report: Report, config: Config) -> dict[str, Any]:
         "leaves": printable(expansion.leaves),
         "steps": list(expansion.steps),
         "problem": expansion.problem,
+        "spf": rewriting.spf,
     }
 
 

@@ -116,6 +116,8 @@ def _srs(srs: dict[str, Any]) -> Iterator[str]:
     if srs["problem"]:
         yield f"  {_cut(srs['problem'])}"
     yield from (f"  {_cut(step)}" for step in srs["steps"])
+    if srs["spf"]:
+        yield f"  SPF, were it sent on as it is: {srs['spf']}"
 
 
 def _verdict(report: dict[str, Any]) -> Iterator[str]:

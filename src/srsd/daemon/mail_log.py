@@ -194,6 +194,8 @@ def _rewriting_facts(rewriting: Rewriting) -> Facts:
     if expansion.leaves:
         facts["srs_leaves"] = f"<{loggable(expansion.leaves)}>"
         facts["srs_recipient"] = f"<{loggable(expansion.recipient).removeprefix('<').removesuffix('>')}>"
+    if rewriting.spf:
+        facts["srs_spf"] = rewriting.spf
     if expansion.problem:
         facts["srs_problem"] = expansion.problem
     return facts

@@ -17,9 +17,11 @@ from srsd.daemon.expansion.expander import PostfixExpander, own_tables
 from srsd.daemon.files import is_stored
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
+from srsd.daemon.outbound import outbound_addresses
 from srsd.daemon.store_thread import StoreThread
 from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
 from srsd.filter.forwarding import ForwardingService
+from srsd.filter.outbound_spf import UNKNOWN_ADDRESSES, OutboundSpf
 from srsd.filter.rules import Rules, World
 from srsd.filter.sealing import SealingService
 from srsd.filter.service import MailFilter
@@ -63,6 +65,7 @@ class Service:
         self._use_store(parsed.config)
         self._dns = parsed.config.dns
         self.resolver = StubResolver(self._dns, counters=counters.dns)
+        self._parameters = parsed.config.srs
         self._expander = make_expander(parsed.config)
         self.mail_filter = self._make_filter(parsed)
 
@@ -70,6 +73,11 @@ class Service:
         """Look at the world once, before there is mail."""
         if self._expander is None:
             return
+        if self._parameters.when == "spf" and not outbound_addresses(self._parameters):
+            _LOG.error(
+                "srs.when: %s, so all that leaves is rewritten; srs.outbound_addresses names them",
+                UNKNOWN_ADDRESSES,
+            )
         problem = await self._expander.check()
         if problem:
             _LOG.error("srs.mode: the alias maps of Postfix cannot be asked: %s", problem)
@@ -102,6 +110,7 @@ class Service:
             former.retire()
         if self._expander is not None:
             self._expander.forget()
+        self._parameters = parsed.config.srs
         self._expander = make_expander(parsed.config)
         self.mail_filter = self._make_filter(parsed)
 
@@ -134,7 +143,7 @@ class Service:
             clock=lambda: int(time.time()),
             timer=time.monotonic,
             report=partial(note_message, counters=self._counters),
-            authserv_id=socket.gethostname().encode(errors="replace"),
+            authserv_id=host_name(),
         )
         return MailFilter(make_rules(parsed, self._expander, self._store), world)
 
@@ -151,6 +160,11 @@ class Service:
             await self._store.close()
 
 
+def host_name() -> bytes:
+    """Name this host, where nobody says what it is called in mail."""
+    return socket.gethostname().encode(errors="replace")
+
+
 def make_expander(config: Config) -> PostfixExpander | None:
     """Make what follows recipients, if the milter is to rewrite senders."""
     if config.srs.mode != "milter":
@@ -165,7 +179,10 @@ def make_rules(
     config, exclusions = parsed.config, parsed.exclusions
     signing = sealing = forwarding = None
     if expander is not None:
-        forwarding = ForwardingService(config.srs, parsed.lookup, expander, store)
+        spf = None
+        if config.srs.when == "spf":
+            spf = OutboundSpf(outbound_addresses(config.srs), host_name())
+        forwarding = ForwardingService(config.srs, parsed.lookup, expander, store, spf)
     if config.dkim.sign:
         in_debug = config.log.level == "debug"
         signing = SigningService(config.dkim, parsed.signing, exclusions, verify_all=in_debug)

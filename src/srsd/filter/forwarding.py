@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from srsd.resolving import NotCachedError, run_from_cache
+from srsd.syntax.address import parse_address
 from srsd.syntax.setting import between, setting
 from srsd.wire.answer import Answer, Status
 from srsd.wire.milter import ChangeFrom, ReplyCode
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from srsd.address_store import AddressStore, Pending
+    from srsd.filter.outbound_spf import OutboundResult, OutboundSpf
     from srsd.filter.transaction import Transaction
     from srsd.lookup import Lookup
+    from srsd.resolving import Resolver
+    from srsd.syntax.address import Address
     from srsd.wire.milter import Verdict as MilterVerdict
 
 _SECONDS_PER_DAY = 86400
+
+
+def _check_addresses(value: Iterable[str]) -> str | None:
+    for text in value:
+        try:
+            ip_address(text)
+        except ValueError:
+            return f'"{text}" is no IP address, would be right: such as 192.0.2.1 or 2001:db8::1'
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +45,17 @@ class ForwardingParameters:
         "Who rewrites senders. maps: the lookups of sender_canonical_maps, whatever becomes of the mail. "
         "milter: the milter, and only of mail that leaves this host after alias expansion; "
         "sender_canonical_maps is not needed then, recipient_canonical_maps is.",
+    )
+    when: Literal["always", "spf"] = setting(
+        "always",
+        "Milter mode: spf rewrites only where the SPF record of the sender's domain would make one of "
+        "outbound_addresses fail, softfail, permerror or temperror. Who needs no rewriting keeps the sender.",
+    )
+    outbound_addresses: tuple[str, ...] = setting(
+        (),
+        'The addresses from which this host sends, for when = "spf". Empty: those of the routes to the '
+        "Internet, which are right unless Postfix binds to others or this host is behind NAT.",
+        _check_addresses,
     )
     relayed: Literal["leaves", "stays"] = setting(
         "leaves",
@@ -75,6 +101,7 @@ class Rewriting(NamedTuple):
     why: str = ""  # "" where the milter does not rewrite at all
     expansion: Expansion = Expansion()
     refused: bool = False  # nobody knows, and the message is to come again
+    spf: str = ""  # what SPF says of ourselves, where it was asked
 
     def modifications(self) -> list[ChangeFrom]:
         """Give what changes the sender. Without ESMTP arguments: the envelope keeps its own."""
@@ -89,10 +116,19 @@ class Rewriting(NamedTuple):
 NOT_HERE = Rewriting()
 NOTHING_LEAVES = "no recipient leaves this host"
 LEAVES = "a recipient leaves this host"
+SPF_ALLOWS = "SPF lets this host send it"
 UNKNOWN_REWRITTEN = "alias maps did not answer: rewritten all the same"
 UNKNOWN_KEPT = "alias maps did not answer: left as it is"
 UNKNOWN_REFUSED = "alias maps did not answer: refused for now"
 STORE_UNAVAILABLE = "the store of addresses cannot be written: refused for now"
+
+
+class _Sender(NamedTuple):
+    """A sender that is to be rewritten if its message leaves this host."""
+
+    address: Address | None
+    answer: Answer | Pending
+    now: int
 
 
 class ForwardingService:
@@ -104,48 +140,81 @@ class ForwardingService:
         lookup: Lookup,
         expander: RecipientExpander,
         store: AddressStore | None = None,
+        spf: OutboundSpf | None = None,
     ) -> None:
+        """Prepare to rewrite. Without spf, what SPF says of this host does not matter."""
         self._error = parameters.expansion_error
         self._lookup = lookup
         self._expander = expander
         self._store = store
+        self._spf = spf
 
-    def begin(self, transaction: Transaction, now: int) -> MessageForwarding | Rewriting:
+    def begin(
+        self, transaction: Transaction, now: int, cache: Resolver, make_resolver: Callable[[], Resolver]
+    ) -> MessageForwarding | Rewriting:
         """Begin a message, of which the envelope is known. now is in seconds since 1970-01-01, UTC."""
         if transaction.origin.ours:
             return Rewriting(why=transaction.origin.value)
-        sender = transaction.sender
-        key = bytes(sender) if sender is not None else transaction.sender_path.strip(b"<>")
+        address = transaction.sender
+        key = bytes(address) if address is not None else transaction.sender_path.strip(b"<>")
         answer = self._lookup.forward(key, now // _SECONDS_PER_DAY)
         if isinstance(answer, Answer) and answer.status is not Status.FOUND:
             return Rewriting(why=answer.reason)
+        sender = _Sender(address or parse_address(key), answer, now)
         recipients = transaction.recipients
         expansion = self._expander.known(recipients)
-        if expansion is not None and (isinstance(answer, Answer) or not self._rewrites(expansion)):
-            return self._decide(answer, expansion)
-        return MessageForwarding(self._find_out(answer, expansion, recipients))
+        if expansion is not None:
+            try:
+                spf = run_from_cache(self._ask_spf(sender, expansion, cache))
+            except NotCachedError:
+                pass
+            else:
+                if isinstance(answer, Answer) or not self._rewrites(expansion, spf):
+                    return self._decide(answer, expansion, spf)
+        return MessageForwarding(self._find_out(sender, expansion, recipients, make_resolver))
 
-    def _rewrites(self, expansion: Expansion) -> bool:
-        """Tell whether a sender is rewritten where recipients lead there."""
-        return bool(expansion.leaves) or (bool(expansion.problem) and self._error == "rewrite")
+    async def _ask_spf(
+        self, sender: _Sender, expansion: Expansion, resolver: Resolver
+    ) -> OutboundResult | None:
+        """Ask SPF, if it matters; else nobody is asked."""
+        if self._spf is None or not expansion.leaves or sender.address is None:
+            return None
+        return await self._spf.judge(sender.address, resolver, sender.now)
+
+    def _rewrites(self, expansion: Expansion, spf: OutboundResult | None) -> bool:
+        """Tell whether a sender is rewritten where recipients lead there, and SPF says so."""
+        if expansion.leaves:
+            return spf is None or spf.needs_rewriting
+        return bool(expansion.problem) and self._error == "rewrite"
 
     async def _find_out(
-        self, answer: Answer | Pending, expansion: Expansion | None, recipients: Sequence[bytes]
+        self,
+        sender: _Sender,
+        expansion: Expansion | None,
+        recipients: Sequence[bytes],
+        make_resolver: Callable[[], Resolver],
     ) -> Rewriting:
         """Ask whoever knows; an address that must be stored is stored only if it is used."""
         if expansion is None:
             expansion = await self._expander.expand(recipients)
-        if not isinstance(answer, Answer) and self._rewrites(expansion):
+        spf = await self._ask_spf(sender, expansion, make_resolver())
+        answer = sender.answer
+        if not isinstance(answer, Answer) and self._rewrites(expansion, spf):
             answer = await answer.settle(self._store)
-        return self._decide(answer, expansion)
+        return self._decide(answer, expansion, spf)
 
-    def _decide(self, answer: Answer | Pending, expansion: Expansion) -> Rewriting:
-        """Say what becomes of a sender, once it is known where the recipients lead."""
-        if self._rewrites(expansion) and isinstance(answer, Answer):
+    def _decide(
+        self, answer: Answer | Pending, expansion: Expansion, spf: OutboundResult | None
+    ) -> Rewriting:
+        """Say what becomes of a sender, once everything is known."""
+        text = spf.text if spf is not None else ""
+        if self._rewrites(expansion, spf) and isinstance(answer, Answer):
             if answer.status is not Status.FOUND:
-                return Rewriting(b"", STORE_UNAVAILABLE, expansion, refused=True)
+                return Rewriting(b"", STORE_UNAVAILABLE, expansion, refused=True, spf=text)
             why = f"{answer.reason}: {LEAVES}" if expansion.leaves else UNKNOWN_REWRITTEN
-            return Rewriting(answer.text, why, expansion)
+            return Rewriting(answer.text, why, expansion, spf=text)
+        if expansion.leaves:
+            return Rewriting(b"", SPF_ALLOWS, expansion, spf=text)
         if not expansion.problem:
             return Rewriting(b"", NOTHING_LEAVES, expansion)
         if self._error == "keep":
@@ -154,7 +223,7 @@ class ForwardingService:
 
 
 class MessageForwarding:
-    """A message whose recipients are being looked up, or whose sender is being stored."""
+    """A message of which it is being found out whether its sender is to be rewritten."""
 
     def __init__(self, work: Coroutine[Any, Any, Rewriting]) -> None:
         self._task = asyncio.get_running_loop().create_task(work)

@@ -60,7 +60,9 @@ class MessageInFilter:
         self._checks: Checks | None = None
         forwarding = rules.forwarding
         self._forwarding: MessageForwarding | Rewriting = (
-            forwarding.begin(transaction, world.clock()) if forwarding is not None else NOT_HERE
+            forwarding.begin(transaction, world.clock(), world.cache, world.make_resolver)
+            if forwarding is not None
+            else NOT_HERE
         )
         if not transaction.origin.ours:
             null_mx = policy.acts_on("null_mx")
