@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from srsd.dkim.canonicalization import BodyHashes
@@ -74,7 +75,7 @@ class MessageInFilter:
         self._author_search.see(fields)
         if self._fields is not None:
             self._fields += fields
-            self._header_size += sum([len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields])
+            self._header_size += sum(map(len, chain.from_iterable(fields))) + _FIELD_OVERHEAD * len(fields)
             if self._header_size > HEADER_MAXIMUM:
                 self._fields = None
 
