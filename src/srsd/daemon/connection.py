@@ -99,12 +99,11 @@ class LookupConnection(Connection):
         """Write a reply once it is there; until then nothing else is answered, or read."""
         self._pending = asyncio.get_running_loop().create_task(reply)
         self._pending.add_done_callback(self._write_pending)
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._transport.pause_reading()
 
     def _write_pending(self, pending: asyncio.Task[bytes]) -> None:
         """Write the reply that is there now, and go on."""
-        if pending.cancelled():  # the client is gone
+        if pending.cancelled() or self._transport.is_closing():  # there is nobody to tell
             return
         self._pending = None
         self.active = True
@@ -118,9 +117,9 @@ class LookupConnection(Connection):
     def _go_on(self) -> None:
         """Answer what waits; read again, or end, where that is possible."""
         self._answer_waiting()
-        if self._finishing:
+        if self._finishing and self._decoder is None:
             self.finish()
-        elif not self._paused and self._pending is None and not self._transport.is_closing():
+        elif not self._paused and self._pending is None:  # the rest of a request, or the next one
             self._transport.resume_reading()
 
     def resume_writing(self) -> None:
