@@ -13,9 +13,9 @@ from srsd.daemon.address_file import (
     AddressFile,
     Entry,
     UnusableFileError,
-    address_file_path,
     check_address_file,
 )
+from srsd.daemon.files import address_file_path
 
 DAY = 20780
 

@@ -235,6 +235,8 @@ def test_the_state_directory_needs_a_restart(config, tmp_path, caplog):
     assert sources.reload() == []
     assert "state_directory has changed, which needs a restart of srsd" in caplog.text
     assert not list(elsewhere.iterdir())
+    in_force = sources.files.material.parse().config  # a worker that is replaced must not store elsewhere
+    assert in_force.state_directory == str(tmp_path / "state")
     assert fingerprint(b"newer") in read_secret_ages(str(tmp_path / "state"))
 
 

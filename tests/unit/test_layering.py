@@ -179,5 +179,5 @@ def test_the_running_daemon_loads_nothing_of_the_command_line():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "srsd" in loaded
-    assert not loaded & {"click", "rich", "tomlkit", "prometheus_client"}
+    assert not loaded & {"click", "rich", "tomlkit", "prometheus_client", "sqlite3"}
     assert "srsd.cli" not in done.stdout.split()

@@ -14,8 +14,9 @@ import pytest
 
 from srsd.address_store import StoreError
 from srsd.daemon import store_thread
-from srsd.daemon.address_file import AddressFile, Entry, address_file_path
+from srsd.daemon.address_file import AddressFile, Entry
 from srsd.daemon.counters import Counters
+from srsd.daemon.files import address_file_path
 from srsd.daemon.store_thread import StoreThread
 
 if TYPE_CHECKING:

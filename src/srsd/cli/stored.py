@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from srsd.address_store import UNAVAILABLE, UNKNOWN, Keep, Recall, StoreError, recalled
-from srsd.daemon.address_file import AddressFile, address_file_path
+from srsd.daemon.address_file import AddressFile
+from srsd.daemon.files import address_file_path
 from srsd.wire.answer import Answer
 
 

@@ -1,6 +1,7 @@
 """The file in which addresses are stored, an SQLite database that several processes share.
 
-Everything here waits for the disk, so it is called from a thread of its own, or from a command line.
+Everything here waits for the disk, so it is called from a thread of its own, or from a command line. Imported
+only where addresses are stored: SQLite is a megabyte.
 """
 
 from __future__ import annotations
@@ -42,11 +43,6 @@ INSERT INTO addresses VALUES (?, ?, ?)
 ON CONFLICT (token) DO UPDATE SET expires = excluded.expires WHERE excluded.expires > expires
 """
 _EXPIRE = "DELETE FROM addresses WHERE token IN (SELECT token FROM addresses WHERE expires < ? LIMIT ?)"
-
-
-def address_file_path(state_directory: str) -> str:
-    """Tell where addresses are stored."""
-    return os.path.join(state_directory, "addresses.sqlite")
 
 
 class UnusableFileError(StoreError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.config_text import parse_config
-from srsd.daemon.address_file import address_file_path, check_address_file
 from srsd.daemon.key_files import KeyFiles
 from srsd.daemon.secret_ages import note_secrets
 from srsd.daemon.watched_file import WatchedFile, unreadable
@@ -152,13 +152,24 @@ def is_stored(config: Config) -> bool:
     return bool(config.srs.domain) and config.srs.envelope != "embedded"
 
 
+def address_file_path(state_directory: str) -> str:
+    """Tell where addresses are stored."""
+    return os.path.join(state_directory, "addresses.sqlite")
+
+
 def check_store(config: Config) -> None:
     """See whether addresses can be stored, where they are to be. Raises ConfigError."""
-    if is_stored(config):
-        path = address_file_path(config.state_directory)
+    if not is_stored(config):
+        return
+    path = address_file_path(config.state_directory)
+    try:
+        from srsd.daemon.address_file import check_address_file  # noqa: PLC0415 - see there
+
         problem = check_address_file(path)
-        if problem is not None:
-            raise ConfigError([Fault("srs.envelope", f'is "{config.srs.envelope}", but {path} {problem}')])
+    except ImportError as error:  # the user may not be able to read Python's library any more
+        problem = f"cannot be used ({error}), would be right: a restart"
+    if problem is not None:
+        raise ConfigError([Fault("srs.envelope", f'is "{config.srs.envelope}", but {path} {problem}')])
 
 
 class Sources:

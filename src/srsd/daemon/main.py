@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from srsd import __version__
 from srsd.daemon.event_loop import loop_factory
-from srsd.daemon.files import Files, Sources, check_store, read_config
+from srsd.daemon.files import Files, Sources, address_file_path, check_store, is_stored, read_config
 from srsd.daemon.lifecycle import Daemon
 from srsd.daemon.listeners import TABLES, BindError, give_unix_sockets, open_listeners
 from srsd.daemon.log import set_up_logging
@@ -23,6 +23,7 @@ from srsd.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from srsd.config import Config
     from srsd.daemon.metrics import MetricsServer
     from srsd.daemon.workforce import Workforce
 
@@ -102,6 +103,7 @@ def _run(path: str) -> None:
         make_loop = loop_factory()
         workforce = _workforce(config.workers)
         make_metrics = _metrics() if config.listen.metrics else None
+        _import_store(config)
         make_state_directory(config.state_directory, account)
         if account is not None:
             give_unix_sockets(listeners, account.pw_uid)
@@ -125,6 +127,12 @@ def _workforce(workers: int | str) -> Workforce:
     from srsd.daemon.supervisor import WorkerProcesses  # noqa: PLC0415 - for those who have workers
 
     return WorkerProcesses(number)
+
+
+def _import_store(config: Config) -> None:
+    """Import what stores addresses, where they are, or were."""
+    if is_stored(config) or os.path.exists(address_file_path(config.state_directory)):
+        import srsd.daemon.store_thread  # noqa: F401, PLC0415 - 1 MB, for those who have it
 
 
 def _metrics() -> type[MetricsServer]:

@@ -9,16 +9,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srsd.daemon.address_file import address_file_path
 from srsd.daemon.dns.cache_resolver import CacheResolver
 from srsd.daemon.dns.message_resolver import MessageResolver
 from srsd.daemon.dns.resolver import StubResolver
 from srsd.daemon.expansion.expander import PostfixExpander, own_tables
-from srsd.daemon.files import is_stored
+from srsd.daemon.files import address_file_path, is_stored
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.daemon.outbound import outbound_addresses
-from srsd.daemon.store_thread import StoreThread
 from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
 from srsd.filter.forwarding import ForwardingService
 from srsd.filter.outbound_spf import UNKNOWN_ADDRESSES, OutboundSpf
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from srsd.config import Config
     from srsd.daemon.counters import Counters
     from srsd.daemon.files import Material, Parsed
+    from srsd.daemon.store_thread import StoreThread
     from srsd.filter.forwarding import RecipientExpander
     from srsd.resolving import DnsParameters
 
@@ -122,6 +121,8 @@ class Service:
         path = address_file_path(config.state_directory)
         if not is_stored(config) and not os.path.exists(path):
             return
+        from srsd.daemon.store_thread import StoreThread  # noqa: PLC0415 - it needs SQLite, a megabyte
+
         self._store = self._answerer.store = StoreThread(path, config.srs.store_size, self._counters)
         self._store.expire(self._answerer.today)
 
