@@ -44,9 +44,6 @@ def contradictions(config: Config, faulty: set[str]) -> list[Fault]:
         if not listen.milter:
             problem = 'is "milter", and there is none, would be right: an endpoint in listen.milter'
             faults.append(Fault("srs.mode", problem))
-    if srs.when == "spf" and srs.mode == "maps" and not faulty & {"srs.mode", "srs.when"}:
-        problem = 'is "spf", which only the milter knows to do, would be right: srs.mode = "milter" beside it'
-        faults.append(Fault("srs.when", problem))
     if config.arc.seal and not config.arc.domain and not faulty & {"arc.seal", "arc.domain"}:
         faults.append(Fault("arc.seal", "needs to know who seals, would be right: arc.domain beside it"))
     if all(lists.get(name) == () for name in ("srs_forward", "srs_reverse", "socketmap", "milter")):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import smtplib
+import socket
+import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.alias_host import AliasHost
+from harness.daemon import command
 from harness.milter_host import OURS, make_message, told
 from harness.smtp_client import STRANGER
 
@@ -270,3 +276,102 @@ def test_postfix_that_cannot_be_asked_is_told_of_at_the_start(tmp_path):
         host.srsd.start()
         assert "main.cf" in host.srsd.wait_for_log("the alias maps of Postfix cannot be asked")
         assert host.stays(ALICE, "bob@here.example").startswith(REWRITTEN)
+
+
+# Only where SPF would fail.
+
+SPF_ZONES = {
+    ("fail.example", "TXT"): ["v=spf1 ip4:127.0.0.2 -all"],
+    ("pass.example", "TXT"): ["v=spf1 ip4:127.0.0.2 ip4:192.0.2.25 -all"],
+}
+
+
+@pytest.mark.parametrize("mode", ["milter", "maps"])
+def test_with_spf_only_senders_that_would_fail_are_rewritten(mode):
+    srs = {"when": "spf", "outbound_addresses": ["192.0.2.25"]}
+    with (
+        AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, mode=mode, srs=srs, zones=SPF_ZONES) as host,
+        told(host),
+    ):
+        assert host.leaves("alice@fail.example", "bob@virtual.example").startswith(REWRITTEN)
+        assert host.leaves("alice@pass.example", "bob@virtual.example") == "alice@pass.example"
+        assert host.leaves("alice@none.example", "bob@virtual.example") == "alice@none.example"
+
+
+# What srsctl says.
+
+
+def test_srsctl_explain_asks_the_tables_of_this_postfix(host: AliasHost, tmp_path):
+    message = host.message(ALICE, "bob@virtual.example", host.sink)
+    file = tmp_path / "message.eml"
+    file.write_bytes(message.content)
+    options = ("--client-ip", STRANGER, "--mail-from", ALICE, "--recipient", "nested@virtual.example")
+    environment = {**os.environ, "MAIL_CONFIG": host.env["MAIL_CONFIG"]}
+    line = [*command("srsctl"), "--config", str(host.srsd.config), "explain", str(file), *options]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    assert re.search(
+        r"^Sender rewritten to SRS0=\S+@srs\.here\.example: rewritten: a recip", done.stdout, re.MULTILINE
+    )
+    nested = "nested@virtual.example -> bob@here.example, carol@far.example (virtual_alias_maps)"
+    assert f"  {nested}\n  carol@far.example leaves this host\n" in done.stdout
+
+
+# A table that is slow for one recipient.
+
+
+class SlowTable(threading.Thread):
+    """A tcp_table(5) whose answers for one key take their time."""
+
+    def __init__(self, slow: str, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.slow, self.seconds = slow, seconds
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rwb") as stream:
+            for line in stream:
+                key = line.decode().split()[1]
+                if key == self.slow:
+                    time.sleep(self.seconds)
+                stream.write(b"500 no\n")
+                stream.flush()
+
+
+def test_a_slow_table_delays_its_own_message_only():
+    """Postfix waits for it, too: three times. So it is srsd alone that asks it, in place of relay_domains."""
+    table = SlowTable("slow.example", 3.0)
+    table.start()
+    site = f"relay_domains = tcp:127.0.0.1:{table.port}\n"
+    aliases = {**ALIASES, "slow": "x@slow.example"}
+    with (
+        AliasHost(
+            "hash", virtual=VIRTUAL, aliases=aliases, site=site, srs={"expansion_timeout": 1.0}
+        ) as host,
+        told(host),
+    ):
+        host.leaves(ALICE, "bob@virtual.example")
+        seconds: dict[str, float] = {}
+
+        def send(recipient: str) -> None:
+            begin = time.monotonic()
+            assert host.send(ALICE, recipient).accepted
+            seconds[recipient] = time.monotonic() - begin
+
+        slow = threading.Thread(target=send, args=("slow@here.example",))
+        slow.start()
+        for recipient in ("out@here.example", "both@here.example", "nest@here.example"):
+            send(recipient)
+        assert "slow@here.example" not in seconds  # it still waits
+        slow.join(60)
+        assert "no answer within 1 s" in host.srsd.wait_for_log("srs_problem=")
+        assert "srs=rewritten" in host.srsd.wait_for_log("srs_problem=")
+    table.listening.close()

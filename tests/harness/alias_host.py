@@ -121,7 +121,7 @@ class AliasHost(MilterHost):
                 **(srs or {}),
             },
         }
-        self._env = {"MAIL_CONFIG": str(self.postfix.directory / "etc")}
+        self.env = self._env = {"MAIL_CONFIG": str(self.postfix.directory / "etc")}
 
     def __enter__(self) -> Self:
         self.mailboxes.__enter__()

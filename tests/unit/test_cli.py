@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.daemon import write_config
+from harness.dns_server import DnsServer
 from srsd import __version__
 from srsd.cli.main import main
 from srsd.config import Config
@@ -644,3 +645,37 @@ def test_no_command_tells_a_secret(config, run, tmp_path, path, form):
     run(*path, *arguments, *form)
     config(exclude="a..b", workers=0)
     run(*path, *arguments, *form)
+
+
+# when = "spf" ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spf_run(config, run) -> Iterator[Run]:
+    zones = {
+        ("pass.example", "TXT"): ["v=spf1 ip4:192.0.2.25 -all"],
+        ("fail.example", "TXT"): ["v=spf1 -all"],
+    }
+    with DnsServer(zones) as server:
+        config(
+            srs={"when": "spf", "outbound_addresses": ["192.0.2.25"]},
+            dns={"nameservers": [str(server)], "timeout": 1.0},
+        )
+        yield run
+
+
+def test_forward_asks_spf_where_the_daemon_does(spf_run):
+    result = spf_run("srs", "forward", "alice@fail.example")
+    assert (result.exit_code, "=fail.example=alice@" in result.output) == (0, True)
+    result = spf_run("srs", "forward", "alice@pass.example")
+    assert result.exit_code == 1
+    assert "left as it is: SPF lets this host send it" in result.output
+
+
+def test_explain_says_what_spf_says(spf_run):
+    result = spf_run("srs", "explain", "alice@fail.example")
+    assert "SPF, were it sent on as it is: fail for 192.0.2.25" in result.output
+    assert result.exit_code == 0
+    result = spf_run("srs", "explain", "alice@pass.example")
+    assert "SPF, were it sent on as it is: pass for 192.0.2.25" in result.output
+    assert result.exit_code == 1

@@ -459,9 +459,7 @@ def test_srs_in_the_milter_needs_a_milter_and_a_domain():
     )
 
 
-def test_spf_of_ourselves_needs_the_milter_and_addresses():
-    (fault,) = faults_of("[srs]\nwhen = 'spf'")
-    assert fault.startswith('srs.when: is "spf", which only the milter knows to do')
+def test_spf_of_ourselves_is_of_addresses():
     (fault,) = faults_of("[srs]\noutbound_addresses = ['192.0.2.0/24']")
     assert fault.startswith('srs.outbound_addresses: "192.0.2.0/24" is no IP address')
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
+from harness.fake_resolver import FakeResolver
 from srsd.daemon.counters import Counters
-from srsd.daemon.tables import Answerer, socketmap_of, tcp_table_of
+from srsd.daemon.tables import Answerer, SpfOfOurselves, socketmap_of, tcp_table_of
 from srsd.exclusion import ExclusionMap, parse_exclusion_map
+from srsd.filter.outbound_spf import OutboundSpf
 from srsd.lookup import REWRITTEN, REWRITTEN_LONG, Lookup, LookupParameters
+from srsd.resolving import NotCachedError, Outcome
 from srsd.srs import Keyring, Srs, SrsParameters
 from srsd.wire import tcp_table
 from srsd.wire.answer import Answer, Status
@@ -389,3 +395,46 @@ def test_a_kept_reply_of_the_former_generation_is_taken_over():
     assert first not in table.replies
     assert table.respond(first) == reply
     assert first in table.replies
+
+
+# Only where SPF would not let this host send.
+
+
+class _NothingCached:
+    """Has no answer at hand."""
+
+    def __getattr__(self, _: str) -> Any:
+        async def ask(_: Any) -> None:
+            raise NotCachedError
+
+        return ask
+
+
+SPF_ZONES = {
+    ("fail.example", "TXT"): ["v=spf1 -all"],
+    ("pass.example", "TXT"): ["v=spf1 ip4:198.51.100.1 -all"],
+    ("temp.example", "TXT"): Outcome.SERVER_FAILURE,
+}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    ("domain", "rewritten"),
+    [("fail.example", True), ("temp.example", True), ("pass.example", False), ("none.example", False)],
+)
+def test_with_spf_only_senders_are_rewritten_that_would_fail(domain, rewritten, cached):
+    async def run() -> None:
+        resolver = FakeResolver(SPF_ZONES)
+        answerer = Answerer(LOOKUP, TODAY)
+        spf = OutboundSpf([ip_address("198.51.100.1")], b"mx.example.net")
+        cache = resolver if cached else _NothingCached()
+        answerer.spf = SpfOfOurselves(spf, cache, lambda: resolver, lambda: TODAY * 86400)
+        answer = answerer.answer("forward", f"alice@{domain}".encode())
+        if not cached:
+            answer = await answer
+        assert answer.status is (Status.FOUND if rewritten else Status.NOT_FOUND)
+        assert rewritten or answer.reason == "SPF lets this host send it"
+        assert answerer.answer("forward", b'""').reason == "null sender"
+        assert answerer.answer("reverse", b"alice@pass.example").reason == "not an SRS address"
+
+    asyncio.run(run())

@@ -9,6 +9,7 @@ import click
 
 from srsd.address_store import Recall
 from srsd.cli.common import NO, argument_octets, as_json, load_files, print_json
+from srsd.cli.outbound_now import unless_allowed
 from srsd.cli.stored import StoreView
 from srsd.daemon.log import printable
 from srsd.daemon.service import today
@@ -37,7 +38,7 @@ def forward(config_path: str, address: str, as_json: bool) -> None:
     key = argument_octets(address)
     files = load_files(config_path)
     view = StoreView(files.config.state_directory)
-    answer = view.settle(files.make_lookup().forward(key, today()))
+    answer, _ = unless_allowed(key, view.settle(files.make_lookup().forward(key, today())), files.config)
     _print_answer("forward", key, answer, as_json, view.remarks)
 
 
@@ -84,7 +85,9 @@ def explain(config_path: str, address: str, as_json: bool) -> None:
     backward = view.settle(lookup.reverse(key, today()))
     if examination is None:
         direction, answer = "forward", view.settle(lookup.forward(key, today()))
-        why = [f"as a sender: {answer.reason}", f"as a recipient: {backward.reason}"]
+        answer, spf = unless_allowed(key, answer, files.config)
+        why = [f"SPF, were it sent on as it is: {spf}"] if spf else []
+        why += [f"as a sender: {answer.reason}", f"as a recipient: {backward.reason}"]
     else:
         direction, answer = "reverse", backward
         why = explain_reverse(examination, files)

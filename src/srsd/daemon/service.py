@@ -17,7 +17,7 @@ from srsd.daemon.files import address_file_path, is_stored
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.daemon.outbound import outbound_addresses
-from srsd.daemon.tables import Answerer, Table, socketmap_of, tcp_table_of
+from srsd.daemon.tables import Answerer, SpfOfOurselves, Table, socketmap_of, tcp_table_of
 from srsd.filter.forwarding import ForwardingService
 from srsd.filter.outbound_spf import UNKNOWN_ADDRESSES, OutboundSpf
 from srsd.filter.rules import Rules, World
@@ -70,13 +70,13 @@ class Service:
 
     async def start(self) -> None:
         """Look at the world once, before there is mail."""
-        if self._expander is None:
-            return
         if self._parameters.when == "spf" and not outbound_addresses(self._parameters):
             _LOG.error(
-                "srs.when: %s, so all that leaves is rewritten; srs.outbound_addresses names them",
+                "srs.when: %s, so senders are rewritten always; srs.outbound_addresses names them",
                 UNKNOWN_ADDRESSES,
             )
+        if self._expander is None:
+            return
         problem = await self._expander.check()
         if problem:
             _LOG.error("srs.mode: the alias maps of Postfix cannot be asked: %s", problem)
@@ -93,8 +93,8 @@ class Service:
             self._forget()
             if self._store is not None:
                 self._store.expire(self._answerer.today)
-        elif self._ticks % _LOG_AGAIN == 0 and _LOG.isEnabledFor(logging.INFO):
-            self._forget()
+        elif self._ticks % _LOG_AGAIN == 0 and (_LOG.isEnabledFor(logging.INFO) or self._answerer.spf):
+            self._forget()  # what SPF says may change with every TTL
 
     def put_in_force(self, material: Material) -> None:
         """Answer from new material from now on."""
@@ -146,6 +146,10 @@ class Service:
             report=partial(note_message, counters=self._counters),
             authserv_id=host_name(),
         )
+        spf = make_outbound_spf(parsed.config)
+        self._answerer.spf = (
+            SpfOfOurselves(spf, world.cache, world.make_resolver, world.clock) if spf is not None else None
+        )
         return MailFilter(make_rules(parsed, self._expander, self._store), world)
 
     def _forget(self) -> None:
@@ -173,6 +177,11 @@ def make_expander(config: Config) -> PostfixExpander | None:
     return PostfixExpander(config.srs, time.monotonic, own_tables(config.listen))
 
 
+def make_outbound_spf(config: Config) -> OutboundSpf | None:
+    """Make what asks SPF of ourselves, if senders are rewritten only where it says so."""
+    return OutboundSpf(outbound_addresses(config.srs), host_name()) if config.srs.when == "spf" else None
+
+
 def make_rules(
     parsed: Parsed, expander: RecipientExpander | None = None, store: AddressStore | None = None
 ) -> Rules:
@@ -180,9 +189,7 @@ def make_rules(
     config, exclusions = parsed.config, parsed.exclusions
     signing = sealing = forwarding = None
     if expander is not None:
-        spf = None
-        if config.srs.when == "spf":
-            spf = OutboundSpf(outbound_addresses(config.srs), host_name())
+        spf = make_outbound_spf(config)
         forwarding = ForwardingService(config.srs, parsed.lookup, expander, store, spf)
     if config.dkim.sign:
         in_debug = config.log.level == "debug"

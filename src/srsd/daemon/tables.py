@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from srsd.address_store import UNKNOWN
 from srsd.daemon.counters import Counters, LookupKind, Tally
 from srsd.daemon.log import loggable
+from srsd.filter.forwarding import SPF_ALLOWS
 from srsd.lookup import REWRITTEN_LONG
+from srsd.resolving import NotCachedError, run_from_cache
 from srsd.srs import Refusal
+from srsd.syntax.address import parse_address
 from srsd.wire import socketmap, tcp_table
 from srsd.wire.answer import Answer, Status
 
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from srsd.address_store import AddressStore, Pending
+    from srsd.filter.outbound_spf import OutboundSpf
     from srsd.lookup import Lookup
+    from srsd.resolving import Resolver
 
 _LOG = logging.getLogger(__name__)
+SPF_ALLOWED = Answer(Status.NOT_FOUND, SPF_ALLOWS.encode(), SPF_ALLOWS)
 _BUG = Answer(Status.TEMPORARY, b"internal error", "a bug in srsd")
 # What a stranger tried or a clock spoilt is worth a line; that an address is no SRS address is not.
 _NOTABLE = {refusal.value for refusal in Refusal if refusal is not Refusal.NOT_SRS}
@@ -61,17 +67,28 @@ class Codec(Protocol):
         ...
 
 
+class SpfOfOurselves(NamedTuple):
+    """Who asks whether SPF would let this host send, where that decides about rewriting."""
+
+    spf: OutboundSpf
+    cache: Resolver  # raises NotCachedError where it would have to ask
+    make_resolver: Callable[[], Resolver]
+    clock: Callable[[], int]  # seconds since 1970-01-01, UTC
+
+
 class Answerer:
     """The lookups in force, shared by all tables; logs what is decided.
 
-    today is the number of days since 1970-01-01, UTC. Whoever changes lookup or today must
-    make the tables forget what they keep. store may be missing where nothing is, or was, stored.
+    today is the number of days since 1970-01-01, UTC. Whoever changes lookup, today or spf must
+    make the tables forget what they keep. store may be missing where nothing is, or was, stored,
+    spf where senders are rewritten whatever it says.
     """
 
     def __init__(self, lookup: Lookup, today: int, store: AddressStore | None = None) -> None:
         self.lookup = lookup
         self.today = today
         self.store = store
+        self.spf: SpfOfOurselves | None = None
 
     def answer(self, direction: str, key: bytes) -> Answer | Awaitable[Answer]:
         """Answer one lookup, at once unless the store is needed.
@@ -82,6 +99,11 @@ class Answerer:
             lookup = self.lookup
             resolve = lookup.forward if direction == "forward" else lookup.reverse
             answer = resolve(key, self.today)
+            if self.spf is not None and direction == "forward" and rewrites(answer):
+                try:
+                    answer = run_from_cache(self._unless_allowed(key, answer, self.spf, self.spf.cache))
+                except NotCachedError:
+                    return self._settle(direction, key, answer, self.spf)
             if not isinstance(answer, Answer):
                 return self._settle(direction, key, answer)
             if _LOG.isEnabledFor(logging.WARNING):
@@ -90,15 +112,35 @@ class Answerer:
             return _bug(direction, key)
         return answer
 
-    async def _settle(self, direction: str, key: bytes, pending: Pending) -> Answer:
-        """Wait for the store."""
+    @staticmethod
+    async def _unless_allowed(
+        key: bytes, answer: Answer | Pending, spf: SpfOfOurselves, resolver: Resolver
+    ) -> Answer | Pending:
+        """Leave a sender alone whose domain lets us send."""
+        sender = parse_address(key)
+        if sender is None or (await spf.spf.judge(sender, resolver, spf.clock())).needs_rewriting:
+            return answer
+        return SPF_ALLOWED
+
+    async def _settle(
+        self, direction: str, key: bytes, answer: Answer | Pending, spf: SpfOfOurselves | None = None
+    ) -> Answer:
+        """Wait for DNS, where SPF is to be asked, and for the store, where that is needed."""
         try:
-            answer = await pending.settle(self.store)
+            if spf is not None:
+                answer = await self._unless_allowed(key, answer, spf, spf.make_resolver())
+            if not isinstance(answer, Answer):
+                answer = await answer.settle(self.store)
             if _LOG.isEnabledFor(logging.WARNING):
                 _log(direction, key, answer)
         except Exception:  # noqa: BLE001 - as above
             return _bug(direction, key)
         return answer
+
+
+def rewrites(answer: Answer | Pending) -> bool:
+    """Tell whether a lookup gave a new address."""
+    return not isinstance(answer, Answer) or answer.status is Status.FOUND
 
 
 def _bug(direction: str, key: bytes) -> Answer:

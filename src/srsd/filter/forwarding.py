@@ -48,8 +48,8 @@ class ForwardingParameters:
     )
     when: Literal["always", "spf"] = setting(
         "always",
-        "Milter mode: spf rewrites only where the SPF record of the sender's domain would make one of "
-        "outbound_addresses fail, softfail, permerror or temperror. Who needs no rewriting keeps the sender.",
+        "spf rewrites only where the SPF record of the sender's domain would make one of outbound_addresses "
+        "fail, softfail, permerror or temperror. Who needs no rewriting keeps the sender.",
     )
     outbound_addresses: tuple[str, ...] = setting(
         (),
