@@ -38,6 +38,9 @@ def contradictions(config: Config, faulty: set[str]) -> list[Fault]:
             problem = f'"{endpoint}" is in listen.{seen[address]} already, would be right: each one once'
             faults.append(Fault(f"listen.{name}", problem))
         seen[address] = name
+    if srs.domain_for and not srs.domain and not faulty & {"srs.domain", "srs.domain_for"}:
+        problem = "needs a domain for all others, would be right: srs.domain beside it"
+        faults.append(Fault("srs.domain_for", problem))
     if srs.mode == "milter" and not faulty & {"srs.mode", "srs.domain", "listen", "listen.milter"}:
         if not srs.domain:
             faults.append(Fault("srs.mode", 'is "milter", would be right: srs.domain beside it'))

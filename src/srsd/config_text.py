@@ -14,6 +14,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from srsd.config import Config, Workers
 from srsd.config_checks import contradictions, without_effect
 from srsd.errors import ConfigError, Fault
+from srsd.lookup import DomainFor
 from srsd.syntax.endpoint import Endpoint, parse_endpoint
 
 if TYPE_CHECKING:
@@ -109,6 +110,22 @@ def _structure_endpoints(value: Any, _: Any) -> tuple[Endpoint, ...]:
     return tuple(parse_endpoint(item) for item in _structure_strings(value, None))
 
 
+def _structure_domains_for(value: Any, _: Any) -> tuple[DomainFor, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(f"is {_shown(value)}, would be right: tables [[srs.domain_for]]")
+    structured = []
+    for number, item in enumerate(value, 1):
+        for name in ("domains", "domain"):
+            if name not in item:
+                raise ValueError(f"table {number} has no {name}, would be right: domains and domain in each")
+        try:
+            structured.append(_CONVERTER.structure(item, DomainFor))
+        except ClassValidationError as error:
+            (path, problem), *_ = _problems(error, DomainFor)
+            raise ValueError(f"{'.'.join(path)} of table {number} {problem}") from None
+    return tuple(structured)
+
+
 def _structure_workers(value: Any, _: Any) -> Workers:
     if value == "auto" or (type(value) is int and 1 <= value <= 1024):
         return cast("Workers", value)
@@ -165,6 +182,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook(float, _strictly("a number", int, float))
     converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _structure_strings)
     converter.register_structure_hook_func(lambda kind: kind == tuple[Endpoint, ...], _structure_endpoints)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[DomainFor, ...], _structure_domains_for)
     converter.register_structure_hook_func(lambda kind: kind == Workers, _structure_workers)
     converter.register_structure_hook_func(_is_choice, _structure_choice)
     converter.register_structure_hook_factory(is_dataclass, _section_hook)

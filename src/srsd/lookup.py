@@ -39,6 +39,22 @@ def _check_domains(value: Iterable[str]) -> str | None:
     return None
 
 
+def _check_chosen(value: str) -> str | None:
+    return _check_srs_domain(value) if value else "is missing, would be right: a domain as in srs.domain"
+
+
+def _check_choosing(value: tuple[str, ...]) -> str | None:
+    return _check_domains(value) if value else 'is empty, would be right: names such as "example.org"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainFor:
+    """An SRS domain for some of the mail."""
+
+    domains: tuple[str, ...] = setting((), "For whom.", _check_choosing)
+    domain: str = setting("", "The domain of their rewritten addresses.", _check_chosen)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LookupParameters:
     """Which senders are rewritten, and where they then come from."""
@@ -59,6 +75,12 @@ class LookupParameters:
         (),
         "Former values of domain: addresses rewritten to them are still reversed.",
         _check_domains,
+    )
+    domain_for: tuple[DomainFor, ...] = setting(
+        (),
+        "SRS domains beside domain, as tables [[srs.domain_for]] with two keys each: domains, and the domain "
+        "of addresses that are rewritten for them. The first table that has it counts. Milter mode: domains "
+        "of the recipient whose mail leaves; maps: of the sender. Addresses in all of them are reversed.",
     )
     envelope: Literal["embedded", "stored", "auto"] = setting(
         "embedded",
@@ -106,12 +128,25 @@ class Lookup:
         self._always_rewrite = parameters.always_rewrite
         self._stores_all = parameters.envelope == "stored"
         self._stores_long = parameters.envelope == "auto"
-        srs_domains = (parameters.domain, *parameters.previous_domains) if parameters.domain else ()
+        self._domains_for = [
+            (DomainSet(each.domains), _emitted(each.domain)) for each in parameters.domain_for
+        ]
+        others = (*parameters.previous_domains, *(each.domain for each in parameters.domain_for))
+        srs_domains = (parameters.domain, *others) if parameters.domain else ()
         self._srs_domains = DomainSet(srs_domains)
         self._own_domains = DomainSet((*srs_domains, *parameters.local_domains))
 
-    def forward(self, key: bytes, today: int) -> Answer | Pending:
-        """Rewrite a sender, for sender_canonical_maps. Pending: settle it with the store first."""
+    @property
+    def has_several_domains(self) -> bool:
+        """Tell whether it matters for whom a sender is rewritten."""
+        return bool(self._domains_for)
+
+    def forward(self, key: bytes, today: int, wanted_by: bytes | None = None) -> Answer | Pending:
+        """Rewrite a sender. Pending: settle it with the store first.
+
+        wanted_by is the domain of the recipient whose mail leaves; None where that is not known, as in
+        sender_canonical_maps: then the sender's own domain chooses the SRS domain.
+        """
         srs = self._srs
         if srs is None:
             return NO_DOMAIN
@@ -121,25 +156,34 @@ class Lookup:
         left_alone = self._left_alone(address)
         if left_alone is not None:
             return left_alone
+        domain = self._domain
+        if self._domains_for:
+            domain = self._domain_for(address.domain if wanted_by is None else wanted_by)
         if self._stores_all:
-            return self._store(srs, address, today)
+            return self._store(srs, address, today, domain)
         local_part = srs.forward(address, today)
         if isinstance(local_part, Refusal):
             return _REFUSED[local_part]
         spelt = quote_local_part(local_part)
         if len(spelt) <= LOCAL_PART_MAXIMUM:
-            return Answer(Status.FOUND, spelt + b"@" + self._domain, REWRITTEN)
+            return Answer(Status.FOUND, spelt + b"@" + domain, REWRITTEN)
         if self._stores_long:
-            return self._store(srs, address, today)
+            return self._store(srs, address, today, domain)
         # Length alone never stops rewriting: a receiver may refuse it, SPF surely would without it.
-        return Answer(Status.FOUND, spelt + b"@" + self._domain, REWRITTEN_LONG)
+        return Answer(Status.FOUND, spelt + b"@" + domain, REWRITTEN_LONG)
 
-    def _store(self, srs: Srs, address: Address, today: int) -> Answer | Keep:
+    def _domain_for(self, wanted_by: bytes) -> bytes:
+        """Choose the SRS domain."""
+        folded = fold_domain(wanted_by)
+        return next((domain for domains, domain in self._domains_for if folded in domains), self._domain)
+
+    @staticmethod
+    def _store(srs: Srs, address: Address, today: int, domain: bytes) -> Answer | Keep:
         """Rewrite a sender to a token."""
         stored = srs.forward_stored(address, today)
         if isinstance(stored, Refusal):
             return _REFUSED[stored]
-        answer = Answer(Status.FOUND, stored.local_part + b"@" + self._domain, REWRITTEN_STORED)
+        answer = Answer(Status.FOUND, stored.local_part + b"@" + domain, REWRITTEN_STORED)
         return Keep(stored.token, bytes(stored.original), today + srs.maximum_age, answer)
 
     def _left_alone(self, address: Address) -> Answer | None:

@@ -375,3 +375,19 @@ def test_a_slow_table_delays_its_own_message_only():
         assert "no answer within 1 s" in host.srsd.wait_for_log("srs_problem=")
         assert "srs=rewritten" in host.srsd.wait_for_log("srs_problem=")
     table.listening.close()
+
+
+# Several SRS domains.
+
+
+@pytest.mark.parametrize("mode", ["milter", "maps"])
+def test_an_srs_domain_for_some(mode):
+    chosen_by = "virtual.example" if mode == "milter" else "customer.example"
+    srs = {"domain_for": [{"domains": [chosen_by], "domain": "srs2.here.example"}]}
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, mode=mode, srs=srs) as host, told(host):
+        first = host.leaves("eve@customer.example", "bob@virtual.example")
+        assert first.endswith("@srs2.here.example")
+        second = host.leaves(ALICE, "out@here.example")
+        assert second.endswith("@srs.here.example")
+        assert host.message("", first, host.sink).recipients == ("eve@customer.example",)
+        assert host.message("", second, host.sink).recipients == (ALICE,)

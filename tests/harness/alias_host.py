@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SRS_DOMAIN = "srs.here.example"
 OPTIONAL_LMTP = re.compile(r"^#(?=lmtp_generic_maps)", re.MULTILINE)
 SITE = """
-mydestination = $myhostname, here.example, srs.here.example
+mydestination = $myhostname, here.example, srs.here.example, srs2.here.example
 local_recipient_maps = $alias_maps inline:{{ {{bob=x}} {{carol=x}} {{dave=x}} }}
 alias_maps = hash:{tables}/aliases
 virtual_alias_domains = virtual.example, catchall.example

@@ -100,12 +100,21 @@ def write_config(
 
 
 def to_toml(settings: Mapping[str, object]) -> str:
-    """Return a two-level mapping as TOML; its values are spelled as in JSON."""
-    keys = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
+    """Return a two-level mapping as TOML; mappings further down become inline tables."""
+    keys = [f"{key} = {_spell(value)}" for key, value in settings.items() if not isinstance(value, dict)]
     for table, values in settings.items():
         if isinstance(values, dict):
-            keys += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+            keys += ["", f"[{table}]", *(f"{key} = {_spell(value)}" for key, value in values.items())]
     return "\n".join(keys) + "\n"
+
+
+def _spell(value: object) -> str:
+    """Spell a value: all but tables as in JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_spell(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_spell, value)) + "]"
+    return json.dumps(value)
 
 
 class Srsd:

@@ -679,3 +679,14 @@ def test_explain_says_what_spf_says(spf_run):
     result = spf_run("srs", "explain", "alice@pass.example")
     assert "SPF, were it sent on as it is: pass for 192.0.2.25" in result.output
     assert result.exit_code == 1
+
+
+def test_config_show_has_tables_within_a_section(config, run, tmp_path):
+    config()
+    with (tmp_path / "srsd.toml").open("a") as file:
+        file.write('[[srs.domain_for]]\ndomains = ["b.example"]\ndomain = "srs.b.example"\n')
+    printed = tomllib.loads(run("config", "show").output)
+    assert printed["srs"]["envelope"] == "embedded"
+    assert printed["srs"]["domain_for"] == [{"domains": ["b.example"], "domain": "srs.b.example"}]
+    shown = json.loads(run("config", "show", "--json").output)
+    assert shown["srs"]["domain_for"] == [{"domains": ["b.example"], "domain": "srs.b.example"}]

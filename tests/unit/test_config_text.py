@@ -13,6 +13,7 @@ from srsd.cli.config import example_text
 from srsd.config import Config
 from srsd.config_text import parse_config
 from srsd.errors import ConfigError
+from srsd.lookup import DomainFor
 from srsd.syntax.endpoint import InetEndpoint, UnixEndpoint
 
 DESIGN = Path(__file__).parents[3] / "shared/DESIGN.md"
@@ -464,6 +465,55 @@ def test_spf_of_ourselves_is_of_addresses():
     assert fault.startswith('srs.outbound_addresses: "192.0.2.0/24" is no IP address')
 
 
+TWO_DOMAINS = """
+[srs]
+domain = "srs.a.example"
+[[srs.domain_for]]
+domains = ["b.example", ".b.example"]
+domain = "srs.b.example"
+[[srs.domain_for]]
+domains = ["c.example"]
+domain = "srs.c.example"
+"""
+
+
+def test_srs_domains_for_some_are_tables():
+    config, remarks = parse_config(TWO_DOMAINS.encode())
+    assert config.srs.domain_for == (
+        DomainFor(domains=("b.example", ".b.example"), domain="srs.b.example"),
+        DomainFor(domains=("c.example",), domain="srs.c.example"),
+    )
+    assert remarks == []
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("domains = ['b.example']", "table 1 has no domain, would be right: domains and domain in each"),
+        ("domain = 'b.example'", "table 1 has no domains, would be right: domains and domain in each"),
+        ("domains = []\ndomain = 'b.example'", "domains of table 1 is empty"),
+        ("domains = ['b b']\ndomain = 'b.example'", "domains of table 1 'b b' is not a domain name"),
+        (
+            "domains = 'b.example'\ndomain = 'b.example'",
+            'domains of table 1 is "b.example", would be right: a list',
+        ),
+        ("domains = ['b.example']\ndomain = ''", "domain of table 1 is missing"),
+        ("domains = ['b.example']\ndomain = 'b'", "domain of table 1 'b' has no dot"),
+        ("domains = ['b.example']\ndomain = 'b.example'\ndomian = 1", "domian of table 1 is not a known key"),
+    ],
+)
+def test_faulty_tables_of_srs_domains(table, fault):
+    (line,) = faults_of(f"[srs]\ndomain = 'a.example'\n[[srs.domain_for]]\n{table}")
+    assert line.startswith(f"srs.domain_for: {fault}")
+
+
+def test_srs_domains_for_some_need_one_for_the_others():
+    (line,) = faults_of("[[srs.domain_for]]\ndomains = ['b.example']\ndomain = 'srs.b.example'")
+    assert line.startswith("srs.domain_for: needs a domain for all others")
+    (line,) = faults_of("[srs]\ndomain_for = ['b.example']")
+    assert line.endswith("would be right: tables [[srs.domain_for]]")
+
+
 def test_who_seals_must_be_named():
     assert faults_of("[arc]\nseal = true") == [
         "arc.seal: needs to know who seals, would be right: arc.domain beside it"
@@ -514,6 +564,7 @@ def test_the_example_has_every_key():
 ADDED = {  # since the design
     "policy": {"null_mx", "arc_fail"},
     "srs": {
+        "domain_for",
         "envelope",
         "store_size",
         "mode",

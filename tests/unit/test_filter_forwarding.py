@@ -33,7 +33,7 @@ from srsd.filter.results import DmarcCheckParameters
 from srsd.filter.rules import Rules, World
 from srsd.filter.service import MailFilter
 from srsd.filter.verdict import PolicyParameters
-from srsd.lookup import Lookup
+from srsd.lookup import DomainFor, Lookup
 from srsd.resolving import NotCachedError, Outcome
 from srsd.srs import Keyring, Srs
 from srsd.wire.milter import Action, ChangeFrom, Connect, Continue, InsertHeader, Path, ReplyCode
@@ -112,11 +112,17 @@ class Bench:
         policy: PolicyParameters | None = None,
         store: Store | None = None,
         spf: OutboundSpf | None = None,
+        domain_for: tuple[DomainFor, ...] = (),
         cache: Any = None,
         **srs: Any,
     ) -> None:
         envelope = "embedded" if store is None else "auto"
-        parameters = SrsConfig(domain="srs.example.net", local_domains=("example.net",), envelope=envelope)
+        parameters = SrsConfig(
+            domain="srs.example.net",
+            local_domains=("example.net",),
+            envelope=envelope,
+            domain_for=domain_for,
+        )
         excluded = parse_exclusion_map(exclusions)
         lookup = Lookup(parameters, Srs(parameters, Keyring([b"secret"])), excluded)
         self.reports: list[Report] = []
@@ -447,3 +453,24 @@ def test_a_warm_cache_costs_next_to_nothing():
     for _ in range(1000):
         assert expander.known(recipients) is not None
     assert time.process_time() - begin < 2.0
+
+
+# SRS domains for some recipients.
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    ("expansion", "domain"),
+    [
+        (LEAVING, b"srs.here.example"),
+        (LEAVING._replace(recipient=b"<bob@elsewhere.example>"), b"srs.example.net"),
+        (LEAVING._replace(recipient=b"bob"), b"srs.example.net"),
+        (BROKEN._replace(recipient=b"<bob@here.example>"), b"srs.example.net"),
+    ],
+)
+def test_the_recipient_that_leaves_chooses_the_srs_domain(expansion, domain, at_once):
+    domain_for = (DomainFor(domains=("here.example", "far.example"), domain="srs.here.example"),)
+    expander = Expander(expansion, at_once=at_once)
+    bench = Bench(expander, domain_for=domain_for)
+    (path,) = changes(asyncio.run(later(bench, expander, b"<alice@far.example>")))
+    assert path.endswith(b"@" + domain + b">")

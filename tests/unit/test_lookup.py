@@ -15,7 +15,7 @@ from srsd.daemon.counters import Counters
 from srsd.daemon.tables import Answerer, SpfOfOurselves, socketmap_of, tcp_table_of
 from srsd.exclusion import ExclusionMap, parse_exclusion_map
 from srsd.filter.outbound_spf import OutboundSpf
-from srsd.lookup import REWRITTEN, REWRITTEN_LONG, Lookup, LookupParameters
+from srsd.lookup import REWRITTEN, REWRITTEN_LONG, DomainFor, Lookup, LookupParameters
 from srsd.resolving import NotCachedError, Outcome
 from srsd.srs import Keyring, Srs, SrsParameters
 from srsd.wire import tcp_table
@@ -438,3 +438,47 @@ def test_with_spf_only_senders_are_rewritten_that_would_fail(domain, rewritten, 
         assert answerer.answer("reverse", b"alice@pass.example").reason == "not an SRS address"
 
     asyncio.run(run())
+
+
+# SRS domains for some.
+
+SEVERAL = make(
+    domain_for=(
+        DomainFor(domains=("b.example", ".b.example"), domain="srs.b.example"),
+        DomainFor(domains=("c.example", "sub.b.example"), domain="srs.c.example"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("domain", "wanted_by", "srs_domain"),
+    [
+        ("example.com", None, DOMAIN),
+        ("b.example", None, "srs.b.example"),
+        ("Sub.B.Example", None, "srs.b.example"),  # the first that has it
+        ("c.example", None, "srs.c.example"),
+        ("example.com", b"C.example", "srs.c.example"),
+        ("b.example", b"c.example", "srs.c.example"),
+        ("b.example", b"elsewhere.example", DOMAIN),
+        ("b.example", b"", DOMAIN),
+    ],
+)
+def test_the_srs_domain_is_that_of_whoever_wants_it(domain, wanted_by, srs_domain):
+    answer = SEVERAL.forward(f"alice@{domain}".encode(), TODAY, wanted_by)
+    assert answer.status is Status.FOUND
+    assert answer.text.endswith(f"@{srs_domain}".encode())
+    back = SEVERAL.reverse(answer.text, TODAY)
+    assert back.text == f"alice@{domain}".encode()
+    assert SEVERAL.forward(answer.text, TODAY).reason == "already rewritten here"
+
+
+def test_addresses_in_all_srs_domains_are_reversed_but_in_no_other():
+    local_part = SEVERAL.forward(b"alice@example.com", TODAY).text.partition(b"@")[0]
+    for domain in (b"fwd.example.net", b"old.example.net", b"srs.b.example", b"SRS.C.example"):
+        assert SEVERAL.reverse(local_part + b"@" + domain, TODAY).text == b"alice@example.com"
+    assert SEVERAL.reverse(local_part + b"@b.example", TODAY).reason == "SRS address of another domain"
+
+
+def test_a_stored_sender_gets_the_domain_too():
+    several = make(envelope="stored", domain_for=(DomainFor(domains=("c.example",), domain="srs.c.example"),))
+    assert several.forward(b"alice@example.com", TODAY, b"c.example").answer.text.endswith(b"@srs.c.example")

@@ -15,6 +15,7 @@ from srsd.cli.common import NO, as_json, load_config, print_json
 from srsd.config import Config
 from srsd.daemon.files import Files
 from srsd.errors import ConfigError
+from srsd.lookup import DomainFor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,8 @@ def show(config_path: str, as_json: bool) -> None:
     document = tomlkit.document()
     for section, items in sections(config):
         table: Any = tomlkit.table() if section else document
-        for item, value in items:
+        # What stands below a table within a section belongs to that.
+        for item, value in sorted(items, key=lambda each: _has_tables(each[1])):
             text = tomlkit.item(toml_value(value))
             if item.name not in (written.get(section, {}) if section else written):
                 text.comment("default")
@@ -89,8 +91,14 @@ def sections(config: Config) -> Iterator[tuple[str, list[tuple[Field[Any], Any]]
                 yield item.name, keys
 
 
+def _has_tables(value: object) -> bool:
+    return isinstance(value, tuple) and any(isinstance(item, DomainFor) for item in value)
+
+
 def toml_value(value: Any) -> Any:  # noqa: ANN401 - any value of the configuration
-    """Turn a value into what TOML has: endpoints become text, tuples lists."""
+    """Turn a value into what TOML has: endpoints become text, tuples lists, dataclasses tables."""
+    if isinstance(value, DomainFor):
+        return {item.name: toml_value(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, tuple):
         return [toml_value(item) for item in value]
     return value if isinstance(value, (str, int, float, bool)) else str(value)

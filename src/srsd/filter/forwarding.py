@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from srsd.resolving import NotCachedError, run_from_cache
-from srsd.syntax.address import parse_address
+from srsd.syntax.address import parse_address, parse_path
 from srsd.syntax.setting import between, setting
 from srsd.wire.answer import Answer, Status
 from srsd.wire.milter import ChangeFrom, ReplyCode
@@ -126,6 +126,7 @@ STORE_UNAVAILABLE = "the store of addresses cannot be written: refused for now"
 class _Sender(NamedTuple):
     """A sender that is to be rewritten if its message leaves this host."""
 
+    key: bytes
     address: Address | None
     answer: Answer | Pending
     now: int
@@ -160,18 +161,29 @@ class ForwardingService:
         answer = self._lookup.forward(key, now // _SECONDS_PER_DAY)
         if isinstance(answer, Answer) and answer.status is not Status.FOUND:
             return Rewriting(why=answer.reason)
-        sender = _Sender(address or parse_address(key), answer, now)
+        sender = _Sender(key, address or parse_address(key), answer, now)
         recipients = transaction.recipients
         expansion = self._expander.known(recipients)
         if expansion is not None:
+            sender = self._for_recipient(sender, expansion)
             try:
                 spf = run_from_cache(self._ask_spf(sender, expansion, cache))
             except NotCachedError:
                 pass
             else:
-                if isinstance(answer, Answer) or not self._rewrites(expansion, spf):
-                    return self._decide(answer, expansion, spf)
+                if isinstance(sender.answer, Answer) or not self._rewrites(expansion, spf):
+                    return self._decide(sender.answer, expansion, spf)
         return MessageForwarding(self._find_out(sender, expansion, recipients, make_resolver))
+
+    def _for_recipient(self, sender: _Sender, expansion: Expansion) -> _Sender:
+        """Choose the SRS domain by the recipient that leaves, if there are several."""
+        if not self._lookup.has_several_domains:
+            return sender
+        recipient = parse_path(expansion.recipient) if expansion.leaves else None
+        wanted_by = recipient.domain if recipient is not None else b""
+        return sender._replace(
+            answer=self._lookup.forward(sender.key, sender.now // _SECONDS_PER_DAY, wanted_by)
+        )
 
     async def _ask_spf(
         self, sender: _Sender, expansion: Expansion, resolver: Resolver
@@ -197,6 +209,7 @@ class ForwardingService:
         """Ask whoever knows; an address that must be stored is stored only if it is used."""
         if expansion is None:
             expansion = await self._expander.expand(recipients)
+            sender = self._for_recipient(sender, expansion)
         spf = await self._ask_spf(sender, expansion, make_resolver())
         answer = sender.answer
         if not isinstance(answer, Answer) and self._rewrites(expansion, spf):
