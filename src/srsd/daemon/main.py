@@ -84,6 +84,7 @@ def _check(path: str) -> None:
     """Check everything that a start would, but for the sockets, as the user that srsd becomes."""
     config = read_config(path).config
     account = find_user(config.user)
+    _import_store(config)  # while the library can be read
     if account is not None and os.geteuid() == 0:
         become(account)
     files = Files(path)
