@@ -22,6 +22,7 @@ from srsd.filter.authenticate import DkimResults, SpfResults
 from srsd.filter.author import NO_AUTHOR, Author
 from srsd.filter.chain import ArcResults
 from srsd.filter.findings import Finding
+from srsd.filter.forwarding import NOT_HERE, Expansion, Rewriting
 from srsd.filter.origin import Origin
 from srsd.filter.report import Report, Timings
 from srsd.filter.results import DmarcResults, Results
@@ -58,6 +59,7 @@ def report(
     seal: Seal = Seal(),  # noqa: B008
     verdict: Verdict = ACCEPTED,
     timings: Timings = Timings(0.0123),  # noqa: B008
+    rewriting: Rewriting = NOT_HERE,
     **changes: object,
 ) -> Report:
     facts = {
@@ -85,6 +87,7 @@ def report(
         seal,
         verdict,
         timings,
+        rewriting,
     )
 
 
@@ -433,7 +436,13 @@ def test_each_result_of_spf_is_counted(note, result):
 def test_what_is_counted_has_a_meaning(note):
     signatures = Signatures((b"x",), ("s",), "w", (), ("u",))
     _, counts = note(
-        signatures=signatures, forgeries=1, dmarc=FAILED_DMARC, arc=BROKEN, seal=SEALED, verdict=OVERSPENT
+        signatures=signatures,
+        forgeries=1,
+        dmarc=FAILED_DMARC,
+        arc=BROKEN,
+        seal=SEALED,
+        verdict=OVERSPENT,
+        rewriting=Rewriting(b"a@b", "why", Expansion(problem="a table hangs")),
     )
     assert {what for what, _ in counts} == set(EVENTS) - {"address_store"}  # which messages do not touch
 
