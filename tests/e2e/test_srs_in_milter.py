@@ -391,3 +391,31 @@ def test_an_srs_domain_for_some(mode):
         assert second.endswith("@srs.here.example")
         assert host.message("", first, host.sink).recipients == ("eve@customer.example",)
         assert host.message("", second, host.sink).recipients == (ALICE,)
+
+
+def test_the_arguments_of_mail_stay():
+    """CHGFROM has none: RET and ENVID are still those of the client, in a message that waits in the queue."""
+    site = "defer_transports = smtp\n"
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, site=site) as host, told(host):
+        with smtplib.SMTP(*host.postfix.address, timeout=60, source_address=(STRANGER, 0)) as client:
+            client.ehlo("client.example")
+            assert client.docmd(f"MAIL FROM:<{ALICE}> RET=HDRS ENVID=ident")[0] == 250
+            assert client.docmd("RCPT TO:<bob@virtual.example>")[0] == 250
+            assert client.data(make_message()[1])[0] == 250
+        host.postfix.wait_for_log("status=deferred")
+        (waiting,) = host.postfix.queue()
+        assert waiting["sender"].startswith(REWRITTEN)
+        envelope = host.postfix.run("postcat", "-qve", waiting["queue_id"])
+        assert re.search(r"dsn_envelope_id: ident$|envelope_id=ident$", envelope, re.MULTILINE)
+        assert re.search(r"dsn_ret_flags: 2$|ret_flags=2$", envelope, re.MULTILINE)
+
+
+def test_workers_and_reloads():
+    # As root: in a checkout below /root no other user may run the Python of the workers.
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, workers=2, user="") as host, told(host):
+        for _ in range(2):
+            for _ in range(4):
+                assert host.leaves(ALICE, "bob@virtual.example").startswith(REWRITTEN)
+                assert host.stays(ALICE, "stay@virtual.example") == ALICE
+            since = host.srsd.hup()
+            host.srsd.wait_for_log("everything was read again", since=since)
