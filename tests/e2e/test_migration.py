@@ -426,6 +426,7 @@ user = "srsd"
 socketmap = ["unix:/var/spool/postfix/srs/socketmap"]
 metrics = ["inet:127.0.0.1:9325"]
 [srs]
+envelope = "auto"
 domain = "srs.example.org"
 END
 /opt/srsd/bin/srsctl secret new

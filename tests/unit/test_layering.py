@@ -174,6 +174,7 @@ def test_the_daemon_does_not_import_the_command_line(name):
     assert not [target for target in ours(name) if belongs(target, "srsd.cli")]
 
 
+@pytest.mark.usefixtures("no_coverage_in_children")  # which loads sqlite3 itself
 def test_the_running_daemon_loads_nothing_of_the_command_line():
     program = "import sys, srsd.daemon.main; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
