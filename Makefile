@@ -6,7 +6,8 @@ export PYTHON SRS_DOMAIN
 
 BIN := .venv/bin
 COVERAGE := --cov=srsd --cov-branch
-# Those that compute, or wait for a Postfix of their own. The rest measures time and memory, and is alone.
+# Those that compute, or wait for a Postfix of their own: one more at once than there are cores. The rest measures
+# time and memory, and is alone.
 SIDE_BY_SIDE := tests/unit tests/conformance tests/property tests/differential \
 	$(filter-out tests/e2e/test_interruptions.py,$(wildcard tests/e2e/test_*.py))
 
@@ -22,7 +23,7 @@ run: venv-run ## start srsd on loopback, with everything it needs in ./var
 test: ## install what the tests need, then lint, types and every test with coverage
 	@scripts/install-test-deps
 	@$(MAKE) --no-print-directory lint
-	@PYTHONHASHSEED=0 $(BIN)/python -m pytest $(COVERAGE) --cov-report= --numprocesses=auto --dist=loadfile $(SIDE_BY_SIDE)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest $(COVERAGE) --cov-report= --numprocesses=$$(($$(nproc) + 1)) --dist=loadfile $(SIDE_BY_SIDE)
 	@$(BIN)/python -m pytest $(COVERAGE) --cov-append --cov-report=term-missing:skip-covered \
 		$(addprefix --ignore=,$(SIDE_BY_SIDE))
 

@@ -20,7 +20,7 @@ def test_forwarded_mail_leaves_with_an_srs_sender_and_untouched_headers(net: Net
     assert left.headers["From"] == f"Original Sender <{alice}>"
     assert left.headers["To"] == "bob@first.example"
     assert b"SRS0" not in left.content
-    assert any(f"{alice} -> {left.sender}" in line for line in net.first.srsd.log)
+    net.first.srsd.wait_for_log(f"{alice} -> {left.sender}")
 
 
 def test_an_srs_address_in_a_recipient_header_stays(net: Net, alice):

@@ -516,7 +516,8 @@ def test_messages_of_one_session_do_not_mix(host: MilterHost, count, between):
         }
         assert len(delivered.all("X-Number")) == (number + 1) // 2
         queue_id = re.search(r" id (\w+)", delivered.all("Received")[0])[1]
-        assert any(queue_id in line and f"alice{number}@{domain}" in line for line in host.srsd.log)
+        sender = f"alice{number}@{domain}"
+        host.srsd.wait_for_log(lambda line, both=(queue_id, sender): all(each in line for each in both))
         assert b"forged" not in delivered.message.content
 
 
