@@ -8,10 +8,11 @@ BIN := .venv/bin
 COVERAGE := --cov=srsd --cov-branch
 # Those that compute, or wait for a Postfix of their own: one more at once than there are cores. The rest measures
 # time and memory, and is alone.
-SIDE_BY_SIDE := tests/unit tests/conformance tests/property tests/differential \
-	$(filter-out tests/e2e/test_interruptions.py,$(wildcard tests/e2e/test_*.py))
+# The longest first.
+SIDE_BY_SIDE := $(filter-out tests/e2e/test_interruptions.py,$(wildcard tests/e2e/test_*.py)) \
+	tests/differential tests/conformance tests/property tests/unit
 
-.PHONY: help run test demo lint bench bench-milter stored fuzz bare-root clean venv-run venv-test
+.PHONY: help run test coverage demo lint bench bench-milter stored fuzz bare-root clean venv-run venv-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -20,10 +21,14 @@ help: ## this list
 run: venv-run ## start srsd on loopback, with everything it needs in ./var
 	@$(BIN)/python scripts/run.py
 
-test: ## install what the tests need, then lint, types and every test with coverage
+test: ## install what the tests need, then lint, types and every test
 	@scripts/install-test-deps
 	@$(MAKE) --no-print-directory lint
-	@PYTHONHASHSEED=0 $(BIN)/python -m pytest $(COVERAGE) --cov-report= --numprocesses=$$(($$(nproc) + 1)) --dist=loadfile $(SIDE_BY_SIDE)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest --numprocesses=$$(($$(nproc) + 1)) --dist=loadfile --no-loadscope-reorder $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
+
+coverage: venv-test ## the tests once more, slower, and which lines of srsd none of them reaches
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest $(COVERAGE) --cov-report= --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(SIDE_BY_SIDE)
 	@$(BIN)/python -m pytest $(COVERAGE) --cov-append --cov-report=term-missing:skip-covered \
 		$(addprefix --ignore=,$(SIDE_BY_SIDE))
 

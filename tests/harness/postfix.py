@@ -23,7 +23,7 @@ from typing import Self
 
 from harness.ports import free_port
 
-DEADLINE = 20.0  # seconds for postfix start or stop; each takes one or two
+DEADLINE = 60.0  # seconds for postfix start or stop; each takes one or two, on a busy machine more
 
 INSTALL_HINT = "apt-get install postfix"
 
