@@ -13,11 +13,12 @@ from harness.fake_resolver import FakeResolver
 from srsd.resolving import Answer, MailExchange, Outcome
 from srsd.spf.check_host import SpfResult, check_helo, check_mail_from
 from srsd.spf.macro import DOMAIN_SPEC, NAME_MAXIMUM, MacroValues, domain_spec
-from srsd.spf.outcome import EXPLANATION_MAXIMUM, REASON_MAXIMUM, shown
+from srsd.spf.outcome import EXPLANATION_MAXIMUM, REASON_MAXIMUM
 from srsd.spf.received_spf import format_received_spf
 from srsd.spf.record import Mechanism, RecordFault, SpfRecord, parse_record
 from srsd.spf.trace import Trace
 from srsd.syntax.address import Address
+from srsd.syntax.shown import shown
 
 OCTETS = st.binary(max_size=60)
 CLIENTS = st.builds(IPv4Address, st.integers(0, 2**32 - 1)) | st.builds(

@@ -71,13 +71,8 @@ class KeptAnswers:
         return await self._ask("PTR", str(address).encode(), lambda resolver: resolver.ptr(address))
 
     @property
-    def questions(self) -> int:
-        """Tell how many different questions were asked, or are in the file."""
-        return len(self._answers)
-
-    @property
     def queries(self) -> int:
-        """Count the same, as the filter calls it."""
+        """Tell how many different questions were asked, or are in the file."""
         return len(self._answers)
 
     @property

@@ -113,7 +113,7 @@ def explain_command(  # noqa: PLR0913, PLR0917 - the options
         "recipients_from": to_from,
         "left_out": start,
         **describe(case, judgement, parsed),
-        "dns": {"questions": answers.questions, "replayed": replay is not None},
+        "dns": {"questions": answers.queries, "replayed": replay is not None},
         "warnings": [*mail.notes, *(f"no answer was recorded for {each}" for each in answers.missing)],
     }
     if as_json:

@@ -11,7 +11,7 @@ from srsd.filter.authenticate import SpfResults, check_spf
 from srsd.filter.origin import Origin, Origins
 from srsd.filter.transaction import make_transaction
 from srsd.spf.check_host import check_helo
-from srsd.spf.outcome import SpfOutcome, shown
+from srsd.syntax.shown import shown
 
 if TYPE_CHECKING:
     from srsd.cli.dns_answers import KeptAnswers
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from srsd.cli.return_path import ReturnPath
     from srsd.config import Config
     from srsd.resolving import IpAddress
+    from srsd.spf.outcome import SpfOutcome
 
 
 class Given(NamedTuple):

@@ -153,9 +153,9 @@ def _show_dkim(dkim: dict[str, Any], console: Console) -> None:
 
 
 def _show_arc(arc: dict[str, Any]) -> None:
-    if arc["result"] == "none":
+    if arc["result"] in {"none", ""}:
         return
-    _title(f"ARC now: {arc['result']}: {arc['reason']}" if arc["result"] else "")
+    _title(f"ARC now: {arc['result']}: {arc['reason']}")
     for each in arc["sets"]:
         click.echo(f"  set {each['instance']}, sealed by {_cut(each['domain'])}: {_cut(each['results'])}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from srsd.dmarc.record import DmarcRecord, PublicSuffix, parse_record
 from srsd.resolving import Outcome
+from srsd.syntax.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
 _NAME_SHOWN = 300  # octets: every name, with _dmarc before it
 _RECORD_SHOWN = 1000
 _RECORDS_SHOWN = 5
-
-_SPELT = [chr(octet) if 0x20 <= octet < 0x7F else f"\\x{octet:02x}" for octet in range(256)]
-_SPELT[ord("\\")] = "\\\\"
-
-
-def _shown(octets: bytes, maximum: int = _NAME_SHOWN) -> str:
-    r"""Spell octets that a stranger chose: printable ASCII as it is, the rest as \xNN; the first ones."""
-    text = "".join([_SPELT[octet] for octet in octets[:maximum]])
-    return text if len(octets) <= maximum else text + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +34,7 @@ class Query:
         answer = self.answer
         return {
             "type": "TXT",
-            "name": _shown(self.name),
+            "name": shown(self.name, _NAME_SHOWN),
             "outcome": answer.outcome.value if answer else "asked before",
             "answers": self.answers(),
             "authenticated": answer.authenticated if answer else False,
@@ -54,7 +46,7 @@ class Query:
         if self.answer is None:
             return []
         records = sorted(self.answer.records, key=lambda text: parse_record(text) is None)
-        spelt = [_shown(record, _RECORD_SHOWN) for record in records[:_RECORDS_SHOWN]]
+        spelt = [shown(record, _RECORD_SHOWN) for record in records[:_RECORDS_SHOWN]]
         if len(records) > _RECORDS_SHOWN:
             spelt.append(f"... {len(records) - _RECORDS_SHOWN} more")
         return spelt
@@ -62,7 +54,7 @@ class Query:
     def lines(self) -> list[str]:
         """Give the query as lines for a terminal."""
         outcome = self.answer.outcome.value if self.answer else "asked before"
-        title = f"    TXT {_shown(self.name)}: {outcome}"
+        title = f"    TXT {shown(self.name, _NAME_SHOWN)}: {outcome}"
         return [f"{title}; {self.why}" if self.why else title] + [
             f"        {each}" for each in self.answers()
         ]
@@ -96,7 +88,7 @@ class Trace:
 
     def begin(self, what: str, domain: bytes) -> None:
         """Begin a tree walk: whose, and from where."""
-        self.steps.append(Step(f"tree walk of {what} {_shown(domain)}"))
+        self.steps.append(Step(f"tree walk of {what} {shown(domain, _NAME_SHOWN)}"))
 
     def asked(self, domain: bytes, answer: Answer[bytes], found: DmarcRecord | Outcome) -> None:
         """Note a query of the walk that began last."""
@@ -113,7 +105,7 @@ class Trace:
         if failure is not None:
             why = "DNS did not answer"
         elif organizational_domain:
-            why = f"the organizational domain is {_shown(organizational_domain)}"
+            why = f"the organizational domain is {shown(organizational_domain, _NAME_SHOWN)}"
         else:
             why = "the organizational domain is not needed"
         self.steps[-1].why = why
@@ -138,7 +130,7 @@ class Trace:
             if all(step.title != title for step in self.steps):
                 self.steps.append(Step(title, [], "not looked at"))
         if outcome.record is not None:
-            title = f"the record of {_shown(outcome.record_domain)} applies"
+            title = f"the record of {shown(outcome.record_domain, _NAME_SHOWN)} applies"
             self.steps.append(Step(title, [], _policy(outcome)))
         self.steps.append(Step(f"dmarc={outcome.result.value}", [], outcome.reason))
 
@@ -152,7 +144,7 @@ class Trace:
 
 
 def _title(identifier: Identifier) -> str:
-    return f"{identifier.method} {_shown(identifier.domain)} {identifier.state.value}"
+    return f"{identifier.method} {shown(identifier.domain, _NAME_SHOWN)} {identifier.state.value}"
 
 
 def _meaning(found: DmarcRecord | Outcome) -> str:

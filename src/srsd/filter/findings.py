@@ -11,8 +11,9 @@ from srsd.dkim.result import Result as DkimWord
 from srsd.dmarc.outcome import DmarcResult
 from srsd.dmarc.record import Policy
 from srsd.filter.authenticate import EXCLUDED, LOGIN_MISMATCH
-from srsd.spf.outcome import SpfResult, shown
+from srsd.spf.outcome import SpfResult
 from srsd.syntax.address import parse_path
+from srsd.syntax.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,10 +15,11 @@ from srsd.filter.authenticate import HEADER_TOO_LARGE
 from srsd.filter.chain import arc_results
 from srsd.filter.forgeries import AUTHENTICATION_RESULTS
 from srsd.filter.signing import DKIM_SIGNATURE
-from srsd.spf.outcome import SpfResult, shown
+from srsd.spf.outcome import SpfResult
 from srsd.spf.received_spf import format_received_spf
 from srsd.syntax.address import Address
 from srsd.syntax.domain import fold_domain
+from srsd.syntax.shown import shown
 from srsd.wire.milter import InsertHeader
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from srsd.spf.evaluation import Decision, ErrorFound, Evaluation, is_multi_label_name
-from srsd.spf.outcome import SpfOutcome, SpfResult, bounded, shown
+from srsd.spf.outcome import SpfOutcome, SpfResult, bounded
 from srsd.syntax.address import Address
 from srsd.syntax.domain import DOMAIN_OCTETS_MAXIMUM, fold_domain
+from srsd.syntax.shown import shown
 
 if TYPE_CHECKING:
     from srsd.resolving import IpAddress, Resolver

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srsd.resolving import Answer, Outcome
 from srsd.spf.macro import NAME_MAXIMUM, MacroString, MacroValues, parse_explain_string
-from srsd.spf.outcome import EXPLANATION_MAXIMUM, SpfResult, shown
+from srsd.spf.outcome import EXPLANATION_MAXIMUM, SpfResult
 from srsd.spf.record import (
     TERMS_MAXIMUM,
     Directive,
@@ -19,6 +19,7 @@ from srsd.spf.record import (
 )
 from srsd.syntax.address import Address
 from srsd.syntax.domain import fold_domain
+from srsd.syntax.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -9,7 +9,8 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from srsd.spf.macro import DOMAIN_SPEC, MACRO_STRING, MacroString, domain_spec
-from srsd.spf.outcome import SpfResult, shown
+from srsd.spf.outcome import SpfResult
+from srsd.syntax.shown import shown
 from srsd.syntax.structured import many, optional
 
 # Parsed records that are kept. Longer ones are rare, and only those who mean harm have many.

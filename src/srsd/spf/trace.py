@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from srsd.resolving import MailExchange
-from srsd.spf.outcome import shown
+from srsd.syntax.shown import shown
 
 if TYPE_CHECKING:
     from srsd.resolving import Answer
