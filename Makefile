@@ -6,7 +6,7 @@ export PYTHON SRS_DOMAIN
 
 BIN := .venv/bin
 COVERAGE := --cov=srsd --cov-branch
-# Those that compute, or wait for a Postfix of their own: one more at once than there are cores. The rest measures
+# Those that compute, or wait for a Postfix of their own: as many at once as there are cores. The rest measures
 # time and memory, and is alone.
 # The longest first.
 SIDE_BY_SIDE := $(filter-out tests/e2e/test_interruptions.py,$(wildcard tests/e2e/test_*.py)) \
@@ -24,7 +24,7 @@ run: venv-run ## start srsd on loopback, with everything it needs in ./var
 test: ## install what the tests need, then lint, types and every test
 	@scripts/install-test-deps
 	@$(MAKE) --no-print-directory lint
-	@PYTHONHASHSEED=0 $(BIN)/python -m pytest --numprocesses=$$(($$(nproc) + 1)) --dist=loadfile --no-loadscope-reorder $(SIDE_BY_SIDE)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(SIDE_BY_SIDE)
 	@$(BIN)/python -m pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
 
 coverage: venv-test ## the tests once more, slower, and which lines of srsd none of them reaches
