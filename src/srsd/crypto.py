@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 if TYPE_CHECKING:
-    from typing import Literal
+    from collections.abc import Callable
+    from typing import Any, Literal
 
 RSA_BITS_MINIMUM = 1024  # RFC 8301 §3.2: signers must not sign with less, verifiers must not accept it
 RSA_BITS_MAXIMUM = 4096  # what verifiers must accept; beyond it the time for one signature grows fast
@@ -67,21 +68,19 @@ class KeyFlaw(Enum):
 class PublicKey:
     """A public key whose size is known to be harmless."""
 
-    __slots__ = ("_key", "bits", "key_type")
+    __slots__ = ("_how", "_verify", "bits", "key_type")
 
     def __init__(self, key: RSAPublicKey | Ed25519PublicKey, key_type: KeyType, bits: int) -> None:
-        self._key = key
+        # Chosen once: to ask an object whether it is an RSAPublicKey takes a microsecond.
+        self._verify: Callable[..., None] = key.verify
+        self._how: tuple[Any, ...] = (_PADDING, _HASH) if key_type is KeyType.RSA else ()
         self.key_type = key_type
         self.bits = bits
 
     def verify(self, signature: bytes, digest: bytes) -> bool:
         """Tell whether a signature is one of a SHA-256 digest."""
-        key = self._key
         try:
-            if isinstance(key, RSAPublicKey):
-                key.verify(signature, digest, _PADDING, _HASH)
-            else:
-                key.verify(signature, digest)
+            self._verify(signature, digest, *self._how)
         except InvalidSignature:
             return False
         return True

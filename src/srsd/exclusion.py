@@ -83,6 +83,10 @@ class ExclusionMap:
                 skipped |= networks.get(int(client) >> host_bits << host_bits, _NOTHING)
         return skipped
 
+    def __bool__(self) -> bool:
+        """Tell whether there are patterns."""
+        return bool(self._addresses or self._domains or self._subdomains or self._networks)
+
     def __len__(self) -> int:
         """Count the patterns."""
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.authres import parse_results
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from srsd.authres import AuthenticationResults
 
 
-class ChainStatus(Enum):
+class ChainStatus(StrEnum):
     """The three words there are, in cv= and in Authentication-Results."""
 
     NONE = "none"

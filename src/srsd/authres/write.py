@@ -18,6 +18,7 @@ _NAME_LENGTH = len("Authentication-Results:")
 _AUTHSERV_ID_MAXIMUM = 255  # octets
 _VALUE_MAXIMUM = 320  # octets: the longest address, RFC 5321 §4.5.3.1; twice that when all is escaped
 _REASON_MAXIMUM = 200  # characters
+_KEPT_OCTETS = 64  # of values that are kept, spelled: most mail is of few domains
 
 _SUB_DOMAIN = rb"[0-9A-Za-z]++" + many(rb"-++[0-9A-Za-z]++")
 _BARE_DOMAIN = _SUB_DOMAIN + many(rb"\." + _SUB_DOMAIN)
@@ -125,11 +126,20 @@ def _spell_value(value: bytes | str, prefix: bytes, utf8: bool) -> bytes | None:
     """Spell the value of a property; None for what must not be written."""
     if isinstance(value, str):
         value = value.encode(errors="surrogatepass")  # which is not UTF-8
+    if len(value) > _KEPT_OCTETS:
+        return _spell_any_value(value, prefix, utf8)
+    return value if value.isalnum() else _spell_usual_value(value, prefix, utf8)
+
+
+def _spell_any_value(value: bytes, prefix: bytes, utf8: bool) -> bytes | None:
     if len(value) <= _VALUE_MAXIMUM and b"=" not in value and value.isascii() and _BARE.fullmatch(value):
         return value  # as nearly all are
-    if b"@" in value and prefix in _ADDRESSES:
+    if prefix in _ADDRESSES and b"@" in value:
         return _spell_address(value, prefix, utf8)
     return _spell(value, utf8)
+
+
+_spell_usual_value = lru_cache(maxsize=1024)(_spell_any_value)
 
 
 def _spell(value: bytes, utf8: bool) -> bytes | None:

@@ -48,13 +48,13 @@ def note_message(report: Report, counters: Counters) -> None:
 
 def _count(report: Report, counters: Counters) -> None:
     spf, dkim = report.results.spf, report.results.dkim
-    counters.count("messages", report.transaction.origin.value)
+    counters.count("messages", report.transaction.origin)
     if spf.mail_from is not None:
-        counters.count("spf_mail_from", spf.mail_from.result.value)
+        counters.count("spf_mail_from", spf.mail_from.result)
     if spf.helo is not None:
-        counters.count("spf_helo", spf.helo.result.value)
+        counters.count("spf_helo", spf.helo.result)
     for signature in dkim.signatures:
-        counters.count("dkim_signatures", signature.result.value)
+        counters.count("dkim_signatures", signature.result)
     if report.forgeries:
         counters.count("forgeries_removed", "Authentication-Results", report.forgeries)
     signatures = report.signatures
@@ -74,9 +74,9 @@ def _count(report: Report, counters: Counters) -> None:
 def _count_dmarc_and_arc(report: Report, counters: Counters) -> None:
     dmarc, chain = report.results.dmarc.outcome, report.results.arc.chain
     if dmarc is not None:
-        counters.count("dmarc", dmarc.result.value)
+        counters.count("dmarc", dmarc.result)
     if chain is not None and chain.status is not ChainStatus.NONE:
-        counters.count("arc", chain.status.value)
+        counters.count("arc", chain.status)
     if report.seal.fields:
         counters.count("arc_sealed", "sealed")
     elif report.seal.why_not:

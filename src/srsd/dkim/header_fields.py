@@ -8,7 +8,7 @@ from srsd.dkim.canonicalization import RELAXED, canonical_field, relaxed_value
 from srsd.syntax.taglist import without_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from srsd.syntax.header import HeaderField
 
@@ -24,7 +24,7 @@ class HeaderFields:
         self._canonical: dict[bytes, dict[bytes, list[bytes]]] = {}
         by_name = self._by_name
         for field in fields:
-            name = field_name(field)
+            name = field[0].lower().rstrip(b" \t")  # field_name, without a call for each field
             if name in by_name:
                 by_name[name].append(field)
             else:
@@ -59,6 +59,10 @@ class HeaderFields:
                 canonical = known.get(name)
                 if canonical is None:
                     canonical = known[name] = _canonical_fields(name, found, canonicalization)
+                if len(canonical) == 1 and name != own_name:
+                    chosen += canonical
+                    left[name] = []
+                    continue
                 if name == own_name:
                     pairs = zip(found, canonical, strict=True)
                     instances = [each for field, each in pairs if field is not apart_from]
@@ -71,9 +75,11 @@ class HeaderFields:
         return b"\r\n".join(chosen)
 
 
-def _canonical_fields(name: bytes, fields: Iterable[HeaderField], canonicalization: bytes) -> list[bytes]:
+def _canonical_fields(name: bytes, fields: Sequence[HeaderField], canonicalization: bytes) -> list[bytes]:
     """Canonicalize all fields of a name."""
     if canonicalization == RELAXED:  # as canonical_field does, whose name is this one
+        if len(fields) == 1:
+            return [name + b":" + relaxed_value(fields[0][1])]
         return [name + b":" + relaxed_value(value) for _, value in fields]
     return [canonical_field(canonicalization, *field) for field in fields]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import NamedTuple
 
 
-class Result(Enum):
+class Result(StrEnum):
     """Result words for DKIM (RFC 8601 §2.7.1). A message without signatures is `none`."""
 
     NONE = "none"

@@ -57,13 +57,9 @@ class VerificationPlan:
     def __init__(self, candidates: Sequence[_Candidate], not_examined: int, minimum_key_bits: int) -> None:
         self._candidates = candidates
         self._minimum_key_bits = minimum_key_bits
-        signatures = [
-            candidate.signature for candidate in candidates if isinstance(candidate.signature, Signature)
-        ]
-        self.key_names = tuple(dict.fromkeys(signature.key_name for signature in signatures))
-        self.body_hashes: frozenset[BodyHashKey] = frozenset(
-            signature.body_hash_key for signature in signatures
-        )
+        signatures = [each.signature for each in candidates if isinstance(each.signature, Signature)]
+        self.key_names = tuple(dict.fromkeys([each.key_name for each in signatures]))
+        self.body_hashes: frozenset[BodyHashKey] = frozenset([each.body_hash_key for each in signatures])
         self.not_examined = not_examined  # signatures beyond SIGNATURES_MAXIMUM
 
     def finish(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from srsd.dmarc.record import DmarcRecord, Policy
 
 
-class DmarcResult(Enum):
+class DmarcResult(StrEnum):
     """Result words for DMARC (RFC 9989 §9.2).
 
     There is no permerror: a record that cannot be used is like none (§4.10.1).

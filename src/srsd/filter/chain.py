@@ -100,7 +100,7 @@ def arc_results(results: ArcResults, client: IpAddress | None) -> Iterator[Resul
     if client is not None:
         properties.append(("smtp", "remote-ip", str(client)))
     reason = "" if chain.status is ChainStatus.PASS else chain.phrase
-    yield Result("arc", chain.status.value, reason, tuple(properties))
+    yield Result("arc", chain.status, reason, tuple(properties))
 
 
 _NONE = Result("arc", "none")

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _Answer: TypeAlias = T | asyncio.Task[T]  # that is there, or to come
 _BodyHashes: TypeAlias = "Mapping[BodyHashKey, BodyHash]"
+_NO_DMARC = DmarcResults()
+_NO_NULL_MX = NullMx()
+_NO_RESOLVERS: frozenset[CountingResolver] = frozenset()
 
 
 class Checks:
@@ -68,7 +71,7 @@ class Checks:
         self._keys: _Answer[dict[bytes, Answer[bytes]]] = {}
         why_no_spf_ = why_no_spf(transaction, rules.spf, rules.exclusions)
         self._spf = unchecked_spf(transaction, why_no_spf_) if why_no_spf_ else self._begin_spf()
-        self._null_mx: _Answer[NullMx] = NullMx()
+        self._null_mx: _Answer[NullMx] = _NO_NULL_MX
         if null_mx and transaction.origin is Origin.OUTSIDE and why_no_spf_ != EXCLUDED:
             self._null_mx = self._begin(lambda resolver: check_null_mx(transaction, resolver))
 
@@ -106,9 +109,11 @@ class Checks:
         return self._resolver
 
     @property
-    def resolvers(self) -> set[CountingResolver]:
+    def resolvers(self) -> frozenset[CountingResolver]:
         """The resolvers that had to ask."""
-        return {each for each in (self._spf_resolver, self._resolver) if each is not None}
+        if self._spf_resolver is None and self._resolver is None:
+            return _NO_RESOLVERS
+        return frozenset([each for each in (self._spf_resolver, self._resolver) if each is not None])
 
     def see_header(
         self, fields: Sequence[HeaderField] | None, author: Author, now: int
@@ -151,7 +156,7 @@ class Checks:
 
     def finish(self, body_hashes: _BodyHashes) -> Results | None:
         """Give the results; None where one of them still waits for DNS."""
-        if not all([task.done() for task in self._tasks]):  # noqa: C419 - faster
+        if self._tasks and not all(task.done() for task in self._tasks):
             return None
         self._results = self._without_dmarc(body_hashes)
         try:
@@ -172,14 +177,14 @@ class Checks:
     def _without_dmarc(self, body_hashes: _BodyHashes) -> Results:
         keys, dkim, arc = _known(self._keys), self._dkim, self.chain
         return Results(
-            author=self._author,
-            spf=_known(self._spf),
-            dkim=DkimResults(why_unchecked=dkim)
+            _known(self._spf),
+            DkimResults(why_unchecked=dkim)
             if isinstance(dkim, str)
             else DkimResults(tuple(dkim.finish(keys, body_hashes)), dkim.not_examined),
-            dmarc=DmarcResults(),
-            arc=ArcResults(None, arc) if isinstance(arc, str) else ArcResults(arc.finish(keys, body_hashes)),
-            null_mx=_known(self._null_mx),
+            ArcResults(None, arc) if isinstance(arc, str) else ArcResults(arc.finish(keys, body_hashes)),
+            _NO_DMARC,
+            self._author,
+            _known(self._null_mx),
         )
 
     async def _with_dmarc(self, results: Results, resolver: Resolver) -> Results:
@@ -191,7 +196,8 @@ class Checks:
             if dmarc.fails:
                 trusted = trusted_domains(self._rules.arc)
                 dmarc = dmarc.vouched(find_voucher(results.arc, trusted, results.author.domain))
-        return results._replace(dmarc=dmarc)
+        # A microsecond less than _replace.
+        return Results(results.spf, results.dkim, results.arc, dmarc, results.author, results.null_mx)
 
     def abort(self) -> None:
         """Forget the message: nobody waits for its answers any more."""

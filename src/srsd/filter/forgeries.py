@@ -43,4 +43,6 @@ class Forgeries:
 
     def removals(self) -> list[ChangeHeader]:
         """Give the deletions, the lowest field first: a deleted one counts no more for those after it."""
+        if not self.positions:
+            return []
         return [ChangeHeader(position, AUTHENTICATION_RESULTS) for position in reversed(self.positions)]

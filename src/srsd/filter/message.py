@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 HEADER_MAXIMUM = 1 << 19  # octets of a header that is kept for signatures
 _FIELD_OVERHEAD = 128  # octets of memory, beside those of the field
+_NO_SIGNATURES, _NO_SEAL = Signatures(), Seal()
 
 
 class MessageInFilter:
@@ -56,8 +57,8 @@ class MessageInFilter:
         self._header_size = 0
         self._hashes: BodyHashes | None = None
         self._results_of_ours: Results
-        self._signing: MessageSigning | Signatures = Signatures()
-        self._sealing: MessageSealing | Seal = Seal()
+        self._signing: MessageSigning | Signatures = _NO_SIGNATURES
+        self._sealing: MessageSealing | Seal = _NO_SEAL
         self._checks: Checks | None = None
         forwarding = rules.forwarding
         self._forwarding: MessageForwarding | Rewriting = (
@@ -154,7 +155,7 @@ class MessageInFilter:
         transaction = self._transaction
         signatures = self._finish_signing(body_hashes)
         verdict = self._policy.judge(transaction, results)
-        seal = Seal()
+        seal = _NO_SEAL
         changes: list[Modification] = []
         reply = verdict.reply()
         if rewriting.refused and not verdict.refuses:

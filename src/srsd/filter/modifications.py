@@ -52,12 +52,13 @@ def modifications(  # noqa: PLR0913 - all that can change a message
     From the top: the ARC set, Authentication-Results, Received-SPF, DKIM-Signature.
     """
     changes: list[Modification] = [*forgeries.removals()]
-    from_the_top = [InsertHeader(0, *field) for field in seal.fields]
+    from_the_top = [InsertHeader(0, *field) for field in seal.fields] if seal.fields else []
     if value:
         from_the_top.append(InsertHeader(0, AUTHENTICATION_RESULTS, value))
         if received_spf:
             from_the_top += _received_spf(transaction, results.spf)
-    from_the_top += [InsertHeader(0, DKIM_SIGNATURE, value) for value in signatures.values]
+    if signatures.values:
+        from_the_top += [InsertHeader(0, DKIM_SIGNATURE, value) for value in signatures.values]
     changes += reversed(from_the_top)
     return changes
 
@@ -97,9 +98,9 @@ def spf_results(transaction: Transaction, results: SpfResults) -> Iterator[Resul
             properties = (("smtp", "mailfrom", bytes(_folded(transaction.sender))),)
         else:
             properties = ()
-        yield Result("spf", mail_from.result.value, mail_from.reason, properties)
+        yield Result("spf", mail_from.result, mail_from.reason, properties)
     if helo is not None and helo.result is not SpfResult.NONE:
-        yield Result("spf", helo.result.value, helo.reason, _helo(transaction))
+        yield Result("spf", helo.result, helo.reason, _helo(transaction))
 
 
 def dkim_results(results: DkimResults) -> Iterator[Result]:
@@ -109,11 +110,24 @@ def dkim_results(results: DkimResults) -> Iterator[Result]:
     elif not results.why_unchecked and not results.signatures:
         yield Result("dkim", "none")
     for each in results.signatures:
-        properties = [("header", "d", each.domain), ("header", "s", each.selector)]
-        properties += [("header", "a", each.algorithm), ("header", "b", each.signature_start)]
-        reason = "" if each.reason is Reason.VERIFIED else each.phrase
-        kept = tuple(each for each in properties if each[2])
-        yield Result("dkim", each.result.value, reason, kept)
+        domain, selector, algorithm, start = (
+            each.domain,
+            each.selector,
+            each.algorithm,
+            each.signature_start,
+        )
+        properties: tuple[tuple[str, str, bytes], ...] = (
+            ("header", "d", domain),
+            ("header", "s", selector),
+            ("header", "a", algorithm),
+            ("header", "b", start),
+        )
+        if not (domain and selector and algorithm and start):
+            properties = tuple([each for each in properties if each[2]])
+        if each.reason is Reason.VERIFIED:
+            yield Result("dkim", "pass", "", properties)
+        else:
+            yield Result("dkim", each.result, each.phrase, properties)
 
 
 def dmarc_results(results: DmarcResults, author: Author) -> Iterator[Result]:
@@ -129,7 +143,7 @@ def dmarc_results(results: DmarcResults, author: Author) -> Iterator[Result]:
     reason = "" if outcome.result is DmarcResult.PASS else outcome.reason
     if results.vouched_by:
         reason = f"local_policy: trusted sealer {shown(results.vouched_by)} saw it pass"
-    yield Result("dmarc", outcome.result.value, reason, tuple(properties))
+    yield Result("dmarc", outcome.result, reason, tuple(properties))
 
 
 def _helo(transaction: Transaction) -> tuple[tuple[str, str, bytes], ...]:

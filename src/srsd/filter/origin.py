@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from srsd.syntax.network import NetworkSet
@@ -58,7 +58,7 @@ class MilterParameters:
     )
 
 
-class Origin(Enum):
+class Origin(StrEnum):
     """Where a message comes from. The value is what an admin reads."""
 
     INTERNAL = "internal network"

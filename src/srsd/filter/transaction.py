@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.syntax.address import Address, is_null_path, parse_path
@@ -59,6 +60,7 @@ def _authserv_id(name: bytes, default: bytes) -> bytes:
     return name if is_authserv_id(name) else default
 
 
+@lru_cache(maxsize=16)  # a host has one name
 def is_authserv_id(name: bytes) -> bool:
     """Tell whether a name can stand for us in Authentication-Results; it needs no quotes then."""
     return 0 < len(name) <= _NAME_MAXIMUM and not name.translate(None, _HOST_OCTETS)

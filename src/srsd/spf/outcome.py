@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 
-class SpfResult(Enum):
+class SpfResult(StrEnum):
     """The results of RFC 7208 §2.6; the value is the word for headers."""
 
     NONE = "none"

@@ -32,7 +32,7 @@ class NetworkSet:
 
     def __contains__(self, client: IPv4Address | IPv6Address | None) -> bool:
         """Tell whether a client belongs; one without an address never does."""
-        if client is None:
+        if client is None or not self._networks:
             return False
         if isinstance(client, IPv6Address):
             client = client.ipv4_mapped or client

@@ -40,16 +40,28 @@ def parse_tag_list(text: bytes) -> dict[bytes, bytes] | TagListFlaw:
         del specs[-1]  # one semicolon may end the list
     if len(specs) > TAGS_MAXIMUM:
         return TagListFlaw.TOO_MANY
-    tags: dict[bytes, bytes] = {}
-    for spec in specs:
-        name, equals, value = spec.partition(b"=")
-        name = name.strip()  # faster than strip(FWS), and the same: other blanks are not legal
+    # Other blanks than those of FWS are not legal, so strip() does the same, and faster.
+    tags = {name.strip(): value.strip() for name, equals, value in _partitions(specs) if equals}
+    if len(tags) == len(specs) and tags.keys() <= _USUAL:
+        return tags
+    return _find_flaw(specs) or tags
+
+
+def _partitions(specs: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+    return [spec.partition(b"=") for spec in specs]
+
+
+def _find_flaw(specs: list[bytes]) -> TagListFlaw | None:
+    """Find the first spec that is none, or whose name stood before."""
+    seen = set()
+    for blank_name, equals, _ in _partitions(specs):
+        name = blank_name.strip()
         if not equals or not (name in _USUAL or _is_tag_name(name)):
             return TagListFlaw.SPEC
-        if name in tags:
+        if name in seen:
             return TagListFlaw.DUPLICATE
-        tags[name] = value.strip()
-    return tags
+        seen.add(name)
+    return None
 
 
 def _is_tag_name(name: bytes) -> bool:
@@ -59,7 +71,9 @@ def _is_tag_name(name: bytes) -> bool:
 def _is_folded(text: bytes) -> bool:
     """Tell whether each line end is CRLF or LF and has a blank after it (RFC 6376 §2.8)."""
     feeds = text.count(b"\n")
-    return text.count(b"\r") == text.count(b"\r\n") and feeds == text.count(b"\n ") + text.count(b"\n\t")
+    if _CR in text and text.count(b"\r") != text.count(b"\r\n"):
+        return False
+    return feeds == text.count(b"\n\t") or feeds == text.count(b"\n ") + text.count(b"\n\t")
 
 
 def without_value(text: bytes, name: bytes) -> bytes:

@@ -24,7 +24,8 @@ VERSION_MINIMUM, VERSION_MAXIMUM = 2, 6
 NEGOTIATION_LENGTH = 12  # octets
 _new_tuple = tuple.__new__  # of a NamedTuple's class it makes one in half the time that the class takes
 _LENGTH = 4  # octets of the length, which counts the command and the data
-_read_head = struct.Struct("!IB").unpack_from
+_HEAD = struct.Struct("!IB")  # the length, and the command or reply
+_read_head = _HEAD.unpack_from
 _MACROS_KEPT_MAXIMUM = 512  # octets of a list that is kept, parsed
 _ADDRESS_MAXIMUM = 64  # octets of an address as text, with its scope
 
@@ -299,7 +300,7 @@ _read_short_macros = lru_cache(maxsize=256)(_read_macros)
 
 def format_packet(reply: int, data: bytes = b"") -> bytes:
     """Spell a packet."""
-    return (len(data) + 1).to_bytes(_LENGTH, "big") + bytes((reply,)) + data
+    return _HEAD.pack(len(data) + 1, reply) + data
 
 
 CONTINUE = format_packet(Reply.CONTINUE)
@@ -449,7 +450,7 @@ LEGAL_REPLIES: dict[Command, frozenset[type]] = {
 
 def needed_action(reply: AnyReply) -> int:
     """Tell which Action a reply needs to be agreed with the MTA; 0 for most."""
-    if isinstance(reply, AddRecipient) and reply.arguments:
+    if type(reply) is AddRecipient and reply.arguments:
         return Action.ADD_RECIPIENTS_WITH_ARGUMENTS
     return _NEEDED.get(type(reply), 0)
 
@@ -486,15 +487,13 @@ def format_reply(reply: AnyReply, *, leading_space: bool = True) -> bytes:  # no
     wordless = _WORDLESS.get(type(reply))
     if wordless is not None:  # as one of each message's is
         return wordless
+    if isinstance(reply, InsertHeader):  # as one of nearly each message's is
+        return _format_change(Reply.INSERT_HEADER, reply, leading_space)
     match reply:
+        case ChangeHeader():
+            return _format_change(Reply.CHANGE_HEADER, reply, leading_space)
         case AddHeader(name, value):
             return format_packet(Reply.ADD_HEADER, _header(name, value, leading_space))
-        case InsertHeader(position, name, value):
-            data = position.to_bytes(4, "big") + _header(name, value, leading_space)
-            return format_packet(Reply.INSERT_HEADER, data)
-        case ChangeHeader(position, name, value):
-            data = position.to_bytes(4, "big") + _header(name, value, leading_space)
-            return format_packet(Reply.CHANGE_HEADER, data)
         case ChangeFrom(path):
             return format_packet(Reply.CHANGE_FROM, path + b"\0")
         case AddRecipient(path, b""):
@@ -511,6 +510,11 @@ def format_reply(reply: AnyReply, *, leading_space: bool = True) -> bytes:  # no
             line = b"%d %b %b" % (code, enhanced, text.replace(b"%", b"%%"))
             return format_packet(Reply.REPLY_CODE, line + b"\0")
     raise TypeError(f"{type(reply).__name__} is no reply")
+
+
+def _format_change(code: int, change: InsertHeader | ChangeHeader, leading_space: bool) -> bytes:
+    position, name, value = change
+    return format_packet(code, position.to_bytes(4, "big") + _header(name, value, leading_space))
 
 
 def _header(name: bytes, value: bytes, leading_space: bool) -> bytes:
