@@ -12,7 +12,7 @@ The text is what Postfix's postmap(1) takes, so that the list of a pfix-srsd set
 from __future__ import annotations
 
 import re
-from enum import Enum
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Skip(Enum):
+class Skip(StrEnum):
     """What an entry switches off."""
 
     SRS = "srs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ IpAddress = IPv4Address | IPv6Address
 Record = TypeVar("Record")
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """How a query ended. The value is what an admin reads."""
 
     FOUND = "found"

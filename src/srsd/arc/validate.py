@@ -125,10 +125,10 @@ def plan_validation(
 
     Keys are judged as those of DKIM are: shorter RSA keys than minimum_key_bits make a chain fail.
     """
-    hashed = hashlib.sha256()
     chain = find_chain(fields, now)
     if chain is None:
-        return ValidationPlan(Chain(), _NO_CHAIN, None, hashed, minimum_key_bits)
+        return ValidationPlan(_NO_SETS, _NO_CHAIN, None, _NOTHING_HASHED, minimum_key_bits)
+    hashed = hashlib.sha256()
     if chain.fault:
         result = ArcResult(ChainStatus.FAIL, chain.fault)
         return ValidationPlan(chain, result, None, hashed, minimum_key_bits)
@@ -141,6 +141,8 @@ def plan_validation(
 
 
 _NO_CHAIN = ArcResult(ChainStatus.NONE, "there is no chain")
+_NO_SETS = Chain()
+_NOTHING_HASHED = hashlib.sha256()
 
 
 def _show(fields: FieldsOfSet, header: HeaderFields) -> ArcSet:

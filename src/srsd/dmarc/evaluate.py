@@ -116,8 +116,8 @@ def _outcome(
 
 def _methods(identifiers: Sequence[Identifier]) -> str:
     """Name the methods of some identifiers; "" for none."""
-    methods = {identifier.method for identifier in identifiers}
-    return " and ".join(method for method in ("spf", "dkim") if method in methods)
+    methods = [identifier.method for identifier in identifiers]
+    return " and ".join([method for method in ("spf", "dkim") if method in methods])
 
 
 class _Alignment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,7 +34,7 @@ _REPORT_SIZE = re.compile(rb"[0-9]++[kmgt]?", re.IGNORECASE)
 _FAILURE_OPTIONS = frozenset((b"0", b"1", b"d", b"s"))
 
 
-class Policy(Enum):
+class Policy(StrEnum):
     """A Domain Owner Assessment Policy (§4.7, p=); the value is the word for records and headers."""
 
     NONE = "none"

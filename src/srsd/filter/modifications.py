@@ -139,7 +139,7 @@ def dmarc_results(results: DmarcResults, author: Author) -> Iterator[Result]:
         return
     properties = [("header", "from", author.domain)]
     if outcome.policy is not None:
-        properties.append(("policy", "dmarc", outcome.policy.value.encode()))
+        properties.append(("policy", "dmarc", outcome.policy.encode()))
     reason = "" if outcome.result is DmarcResult.PASS else outcome.reason
     if results.vouched_by:
         reason = f"local_policy: trusted sealer {shown(results.vouched_by)} saw it pass"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,10 +76,13 @@ class ErrorFound(Exception):  # noqa: N818 - it is a result
 
 def is_multi_label_name(domain: bytes) -> bool:
     """Tell whether this is a domain name of several labels, each of 1 to 63 octets (§4.3)."""
-    if len(domain) > NAME_MAXIMUM or b"." not in domain:
-        return False
-    lengths = [*map(len, domain.split(b"."))]
-    return min(lengths) > 0 and max(lengths) < 64
+    return len(domain) <= NAME_MAXIMUM and _has_good_labels(domain)
+
+
+@lru_cache(maxsize=1024)  # most mail comes from a few domains and hosts
+def _has_good_labels(domain: bytes) -> bool:
+    lengths = [len(label) for label in domain.split(b".")]
+    return len(lengths) > 1 and min(lengths) > 0 and max(lengths) < 64
 
 
 class Evaluation:
