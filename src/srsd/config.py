@@ -10,6 +10,7 @@ from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
 from srsd.filter.chain import ArcCheckParameters
 from srsd.filter.forwarding import ForwardingParameters
 from srsd.filter.origin import MilterParameters
+from srsd.filter.refused import RefusalParameters
 from srsd.filter.results import DmarcCheckParameters
 from srsd.filter.sealing import SealingParameters
 from srsd.filter.signing import SigningParameters
@@ -79,7 +80,7 @@ class Listen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Srs(ForwardingParameters, StoreParameters, SrsParameters, LookupParameters):
+class Srs(RefusalParameters, ForwardingParameters, StoreParameters, SrsParameters, LookupParameters):
     """The Sender Rewriting Scheme."""
 
     secrets_file: str = setting(

@@ -69,7 +69,7 @@ _FOUND_BY = {
 
 
 def without_effect(config: Config) -> Iterator[Fault]:
-    """Find the keys of [policy] and [arc] that ask for something which never happens."""
+    """Find the keys that ask for something which never happens."""
     policy = config.policy
     actions = {item.name: getattr(policy, item.name) for item in fields(policy)}
     asked = frozenset(
@@ -81,6 +81,9 @@ def without_effect(config: Config) -> Iterator[Fault]:
                 yield Fault(f"policy.{name}", f"has no effect: {section}.verify is false")
     if config.srs.outbound_addresses and config.srs.when != "spf":
         yield Fault("srs.outbound_addresses", 'has no effect: srs.when is not "spf"')
+    if config.srs.forgery_delay and not (config.srs.domain and config.listen.milter):
+        missing = "listen.milter" if config.srs.domain else "srs.domain"
+        yield Fault("srs.forgery_delay", f"has no effect: {missing} is empty")
     if config.dmarc.verify and not config.dkim.verify:
         for name in _FOUND_BY["dmarc"]:
             if name in asked:

@@ -105,6 +105,8 @@ ALREADY_REWRITTEN = _not_found("already rewritten here")
 OWN_DOMAIN = _not_found("own domain")
 EXCLUDED = _not_found("excluded")
 FOREIGN_DOMAIN = _not_found("SRS address of another domain")
+# What a stranger tried or a clock spoilt is worth a line; that an address is no SRS address is not.
+NOTABLE = frozenset({refusal.value for refusal in Refusal if refusal is not Refusal.NOT_SRS})
 REWRITTEN = "rewritten"
 REWRITTEN_STORED = "rewritten, original stored"
 REWRITTEN_LONG = "rewritten, with a local-part of over 64 octets that some receivers refuse"

@@ -22,14 +22,19 @@ from harness.milter_client import (
     split_packets,
     strings,
 )
+from srsd.config import Srs as SrsConfig
 from srsd.errors import ProtocolError
 from srsd.exclusion import ExclusionMap
 from srsd.filter.authenticate import DkimCheckParameters, SpfCheckParameters
 from srsd.filter.chain import ArcCheckParameters
+from srsd.filter.forgers import Forgers
 from srsd.filter.origin import MilterParameters
+from srsd.filter.refused import Delays, RefusalRules
 from srsd.filter.results import DmarcCheckParameters
 from srsd.filter.rules import Rules, World
 from srsd.filter.service import MailFilter
+from srsd.lookup import Lookup
+from srsd.srs import Keyring, Srs
 from srsd.wire.milter import (
     Decoder,
     parse_connect,
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
 
 SIZE = 140_000  # octets: a little more than the largest packet
 
+_SRS = SrsConfig(domain="srs.example")
 # A filter that asks no DNS, so that each message is decided at once.
 _RULES = Rules(
     milter=MilterParameters(),
@@ -56,11 +62,15 @@ _RULES = Rules(
     arc=ArcCheckParameters(verify=False),
     exclusions=ExclusionMap(),
     signing=None,
+    refusal=RefusalRules(
+        _SRS, Lookup(_SRS, Srs(_SRS, Keyring([b"secret"])), ExclusionMap()), Forgers(), Delays()
+    ),
 )
 _WORLD = World(**dict.fromkeys(World._fields))._replace(
     clock=lambda: 1_700_000_000,
     timer=lambda: 0.0,
     report=lambda _: None,
+    report_refused=lambda _: None,
     authserv_id=b"mx.example.net",
 )
 _FILTER = MailFilter(_RULES, _WORLD)

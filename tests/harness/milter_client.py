@@ -410,6 +410,14 @@ class MilterClient:
         """Report RCPT."""
         return self.event(RCPT, strings(path, *arguments), macros)
 
+    def refused(self, path: bytes, code: bytes = b"5.1.1") -> Outcome:
+        """Report a RCPT that the MTA itself refuses, to a milter that asked for these."""
+        if not self.steps & REJECTED_RECIPIENTS:
+            return self._outcome("continue", b"", RCPT, [])
+        words = b"%b: Recipient address rejected: User unknown" % path
+        told = {b"{rcpt_mailer}": b"error", b"{rcpt_host}": code, b"{rcpt_addr}": words}
+        return self.rcpt(path, macros={**self.macros, **told})
+
     def data(self, macros: Mapping[bytes, bytes] | None = None) -> Outcome:
         """Report DATA."""
         return self.event(DATA, b"", macros)

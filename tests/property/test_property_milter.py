@@ -61,6 +61,7 @@ class Judge:
 
     actions = Action.ADD_HEADERS
     unwanted = Step(0)
+    refused = None
     macros: dict = {}  # noqa: RUF012 - never changed
 
     def begin(self, envelope) -> Digest:

@@ -421,12 +421,25 @@ WITHOUT_EFFECT = [
         "arc.trusted_sealers",
         "dmarc.verify is false",
     ),
+    ("[srs]\nforgery_delay = 5", "srs.forgery_delay", "srs.domain is empty"),
+    ("[srs]\nforgery_delay = 5\ndomain = 'srs.example'", "srs.forgery_delay", "listen.milter is empty"),
     (
         "[arc]\nverify = false\nseal = true\ndomain = 'example.org'",
         "arc.seal",
         "arc.verify is false, and a seal says what the chain is",
     ),
 ]
+
+
+def test_a_delay_where_the_milter_is_on_has_an_effect():
+    listen = "[listen]\nmilter = ['inet:127.0.0.1:8891']\n"
+    assert remarks_of(f"{listen}[srs]\nforgery_delay = 5\ndomain = 'srs.example'") == []
+
+
+@pytest.mark.parametrize("seconds", ["-1", "20.5", "30", "inf", "nan"])
+def test_a_delay_is_shorter_than_postfix_waits(seconds):
+    (fault,) = faults_of(f"[srs]\nforgery_delay = {seconds}")
+    assert fault.endswith("would be right: a number from 0 to 20.0")
 
 
 @pytest.mark.parametrize(("text", "key", "why"), WITHOUT_EFFECT)
@@ -573,6 +586,7 @@ ADDED = {  # since the design
         "relayed",
         "expansion_error",
         "expansion_timeout",
+        "forgery_delay",
     },
 }
 

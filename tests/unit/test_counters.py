@@ -119,6 +119,25 @@ def test_it_makes_no_difference_in_which_portions_they_are_added(parts, cut):
     assert in_portions["connections_opened"] == at_once["connections_opened"]
 
 
+FORGERS = st.dictionaries(st.sampled_from("abcdefghijklmnop"), st.integers(1, 9), max_size=10)
+
+
+@given(st.lists(FORGERS, max_size=4))
+def test_of_all_forgers_the_ten_worst_are_shown(parts):
+    given_parts = []
+    for part in parts:
+        counters = Counters()
+        counters.forgers = list(part.items())
+        given_parts.append(counters.snapshot())
+    total = {
+        name: sum(part.get(name, 0) for part in parts) for name in {name for part in parts for name in part}
+    }
+    shown = add_up(given_parts)["forgers"]
+    assert [count for _, count in shown] == sorted(total.values(), reverse=True)[:10]
+    assert all(total[name] == count for name, count in shown)
+    assert len(dict(shown)) == len(shown)
+
+
 @given(st.lists(snapshots(), max_size=3))
 def test_they_add_up_after_json_too(parts):
     """Workers send them as JSON, where tuples are lists."""

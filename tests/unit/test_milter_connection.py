@@ -14,7 +14,7 @@ from harness.milter_client import macro_data, negotiation, packet, split_packets
 from srsd.daemon import milter_connection
 from srsd.daemon.milter_connection import MilterConnection
 from srsd.wire.milter import Action, Continue, InsertHeader, Step
-from srsd.wire.milter_session import Decision
+from srsd.wire.milter_session import Decision, Delay
 
 GO_ON = (b"c", b"")
 TEMPFAIL = (b"t", b"")
@@ -67,6 +67,23 @@ class Message:
         self.late.set_result(self.decision)
 
 
+class Refused:
+    """Holds the answer to each refused recipient back."""
+
+    slows = True
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.begun = self.ended = 0
+
+    def see(self, _client, _macros, _path) -> Delay:
+        self.begun += 1
+        return Delay(self.seconds, self.end)
+
+    def end(self) -> None:
+        self.ended += 1
+
+
 class Judge:
     """A filter that numbers its messages."""
 
@@ -74,9 +91,10 @@ class Judge:
     unwanted = Step(0)
     macros: dict = {}  # noqa: RUF012 - never changed
 
-    def __init__(self, *, late: bool = False) -> None:
+    def __init__(self, *, late: bool = False, holds: float = 0.0) -> None:
         self.late = late
         self.messages: list[Message] = []
+        self.refused = Refused(holds) if holds else None
 
     def begin(self, _envelope) -> Message:
         self.messages.append(Message(self, len(self.messages)))
@@ -162,8 +180,8 @@ def answer(number: int) -> list[tuple[bytes, bytes]]:
 class Served:
     """A connection with all that is around it."""
 
-    def __init__(self, *, late: bool = False) -> None:
-        self.judge = Judge(late=late)
+    def __init__(self, *, late: bool = False, holds: float = 0.0) -> None:
+        self.judge = Judge(late=late, holds=holds)
         self.registry = Registry()
         self.transport = Transport()
         self.connection = MilterConnection(self.registry, self.judge)
@@ -370,6 +388,75 @@ async def test_a_connection_that_is_lost_while_a_decision_is_waited_for(monkeypa
     assert served.registry.bugs == 0
 
 
+# Answers to recipients that are held back.
+
+MAIL = packet(b"M", strings(b"<a@x.example>"))
+REFUSED = packet(b"D", macro_data(b"R", {b"{rcpt_mailer}": b"error", b"{rcpt_host}": b"5.1.1"})) + packet(
+    b"R", strings(b"<c@y.example>")
+)
+LONG = 3600.0  # seconds that no test waits for
+
+
+@on_a_loop
+async def test_an_answer_is_held_back_and_all_behind_it_waits():
+    served = Served(holds=0.05)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    served.give(MAIL + REFUSED + REFUSED + message() + ABORT)
+    assert not served.transport.reading
+    served.give(message())  # had been read already
+    assert served.transport.take() == []
+    async with asyncio.timeout(DEADLINE):
+        while len(served.judge.messages) < 2:
+            await asyncio.sleep(0.005)
+    assert loop.time() - begun >= 0.1
+    # Each of message() has a recipient that is answered, too.
+    assert served.transport.take() == [GO_ON, GO_ON, GO_ON, *answer(0), GO_ON, *answer(1)]
+    assert served.judge.refused.ended == 2
+    assert served.transport.reading
+
+
+@on_a_loop
+async def test_an_mta_that_waits_is_read_so_that_its_end_is_seen():
+    served = Served(holds=LONG)
+    served.give(MAIL + REFUSED)
+    assert served.transport.reading
+    served.give(ABORT)
+    assert not served.transport.reading
+    served.connection.pause_writing()
+    served.connection.resume_writing()
+    assert not served.transport.reading  # what has come already waits
+    served.connection.connection_lost(None)
+    served.transport.ended = "lost"
+    await settle()
+    assert (served.judge.refused.begun, served.judge.refused.ended) == (1, 1)
+    assert served.registry.is_open == 0
+
+
+@on_a_loop
+async def test_the_end_of_srsd_does_not_wait_for_a_delay():
+    served = Served(holds=LONG)
+    served.give(MAIL + REFUSED)
+    served.connection.finish()
+    assert served.transport.take() == [GO_ON]
+    assert served.judge.refused.ended == 1
+    served.give(REFUSED)
+    await settle()
+    assert served.transport.take() == [GO_ON]
+    served.give(ABORT)
+    assert served.transport.ended == "closed"
+
+
+@on_a_loop
+async def test_a_broken_packet_behind_a_delay():
+    served = Served(holds=LONG)
+    served.give(MAIL + REFUSED)
+    served.give(b"\0\0\0\0")
+    assert served.transport.ended == "aborted"
+    served.connection.connection_lost(None)
+    assert served.judge.refused.ended == 1
+
+
 # Back-pressure, and the end.
 
 
@@ -551,6 +638,21 @@ def test_the_mta_leaves_while_a_decision_is_waited_for(run, monkeypatch):
         theirs.close()
         await gone(registry)
         assert judge.messages[0].aborted
+        assert registry.bugs == registry.cuts == 0
+
+    run(test())
+
+
+def test_the_mta_leaves_while_an_answer_is_held_back(run):
+    async def test():
+        judge = Judge(holds=LONG)
+        theirs, _, registry = await serve(judge)
+        theirs.send(negotiation() + MAIL + REFUSED)
+        while not judge.refused.begun:
+            await asyncio.sleep(0.001)
+        theirs.close()
+        await gone(registry)
+        assert judge.refused.ended == 1
         assert registry.bugs == registry.cuts == 0
 
     run(test())

@@ -35,8 +35,9 @@ from srsd.wire.milter import (
     Skip,
     Step,
     TemporaryFailure,
+    is_refused,
 )
-from srsd.wire.milter_session import HEADERS_AT_ONCE, RECIPIENTS_MAXIMUM, Decision, Session
+from srsd.wire.milter_session import HEADERS_AT_ONCE, RECIPIENTS_MAXIMUM, Decision, Delay, Session
 
 if TYPE_CHECKING:
     from srsd.syntax.header import HeaderField
@@ -88,6 +89,22 @@ class Message:
         self.aborted += 1
 
 
+class Refused:
+    """Hears of refused recipients, and may hold the answer back."""
+
+    def __init__(self, seconds: float = 0.0, *, slows: bool = False) -> None:
+        self.seconds, self.slows = seconds, slows
+        self.seen: list[tuple[object, dict[bytes, bytes], object]] = []
+        self.ended = 0
+
+    def see(self, client, macros, path) -> Delay | None:
+        self.seen.append((client, dict(macros), path))
+        return Delay(self.seconds, self.end) if self.seconds else None
+
+    def end(self) -> None:
+        self.ended += 1
+
+
 class Judge:
     """A filter that keeps the messages it saw."""
 
@@ -96,10 +113,12 @@ class Judge:
         actions: Action = Action.ADD_HEADERS | Action.CHANGE_HEADERS,
         unwanted: Step = NO_STEP,
         macros: dict[MacroStage, bytes] | None = None,
+        refused: Refused | None = None,
     ) -> None:
         self.actions = actions
         self.unwanted = unwanted
         self.macros = macros or {}
+        self.refused = refused
         self.decision: object = DONE
         self.messages: list[Message] = []
         self.fails_at = ""
@@ -1006,3 +1025,136 @@ def test_legal_replies_are_those_of_the_documentation():
 
 def test_what_needs_no_reply_has_no_legal_one():
     assert {chr(command) for command in Command} - set(DOCUMENTED) == set("ADKOQ")
+
+
+# Recipients that the MTA has refused.
+
+REFUSED = (b"rcpt_mailer", b"error", b"rcpt_host", b"5.1.1", b"rcpt_addr", b"<x@y.example>: no")
+ALIAS = (b"{rcpt_mailer}", b"error", b"{rcpt_host}", b"5.1.1 User unknown in virtual alias table")
+TAKEN = (b"{rcpt_mailer}", b"smtp", b"{rcpt_host}", b"5.1.1")
+REJECTED, NO_REPLY_RCPT = 0x800, mta.NO_REPLY[b"R"]
+
+
+def hearing(seconds: float = 0.0, **how) -> Driver:
+    made = Driver(Judge(refused=Refused(seconds, slows=seconds > 0)), **how)
+    made.connect()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("seconds", "actions", "steps", "wanted"),
+    [
+        (0, ALL_ACTIONS, ALL_STEPS, REJECTED | NO_REPLY_RCPT),
+        (5, ALL_ACTIONS, ALL_STEPS, REJECTED),
+        # Without the macros, or without the step, nothing is heard, so nobody is waited for.
+        (5, ALL_ACTIONS & ~SET_MACROS, ALL_STEPS, NO_REPLY_RCPT),
+        (5, ALL_ACTIONS, ALL_STEPS & ~REJECTED, NO_REPLY_RCPT),
+    ],
+)
+def test_refused_recipients_are_asked_for_where_they_can_be_told_apart(seconds, actions, steps, wanted):
+    made = hearing(seconds, actions=actions, steps=steps)
+    assert made.steps & (REJECTED | NO_REPLY_RCPT) == wanted
+    assert made.steps & ~(REJECTED | NO_REPLY_RCPT) == (ALL_NO_REPLIES | LEADING_SPACE) & ~NO_REPLY_RCPT
+
+
+def test_a_refused_recipient_is_none_of_the_message():
+    made = hearing()
+    made.macros(b"C", b"{daemon_name}", b"mx")
+    made.connect("192.0.2.9")
+    made.tell(b"M", b"<a@x.example>\0")
+    for path, macros in [
+        (b"<good@y.example>", TAKEN),
+        (b"<postmaster@y.example>", REFUSED),
+        (b"<alias@y.example>", ALIAS),
+        (b"<plain@y.example>", ()),
+    ]:
+        if macros:
+            made.macros(b"R", *macros)
+        assert made.tell(b"R", path + b"\0") == []
+    made.content()
+    assert made.tell(b"E") == GO_ON
+    (message,) = made.judge.messages
+    assert [each.text for each in message.envelope.recipients] == [
+        b"<good@y.example>",
+        b"<alias@y.example>",
+        b"<plain@y.example>",
+    ]
+    ((client, macros, path),) = made.judge.refused.seen
+    assert (client.address, macros, path.text) == (
+        ip_address("192.0.2.9"),
+        {b"daemon_name": b"mx"},
+        b"<postmaster@y.example>",
+    )
+
+
+def test_a_macro_without_its_recipient_does_not_wait_for_the_next_message():
+    made = hearing()
+    made.tell(b"M", b"<a@x.example>\0")
+    made.macros(b"R", *REFUSED)
+    made.tell(b"A")
+    assert made.message() == GO_ON
+    assert len(made.judge.messages[0].envelope.recipients) == 1
+    assert made.judge.refused.seen == []
+
+
+@pytest.mark.parametrize("refused", [None, Refused()])
+def test_where_it_was_not_agreed_every_recipient_is_one_of_the_message(refused):
+    made = Driver(Judge(refused=refused), steps=ALL_STEPS & ~REJECTED)
+    made.tell(b"M", b"<a@x.example>\0")
+    made.macros(b"R", *REFUSED)
+    made.tell(b"R", b"<b@y.example>\0")
+    made.content()
+    assert len(made.judge.messages[0].envelope.recipients) == 1
+
+
+def test_refused_recipients_are_not_limited_and_not_kept(monkeypatch):
+    monkeypatch.setattr("srsd.wire.milter_session.RECIPIENTS_MAXIMUM", 2)
+    made = hearing()
+    made.tell(b"M", b"<a@x.example>\0")
+    for _ in range(5):
+        made.macros(b"R", *REFUSED)
+        made.tell(b"R", b"<b@y.example>\0")
+    assert made.session._recipients == []
+
+
+def test_an_answer_that_is_held_back():
+    made = hearing(7.0)
+    made.tell(b"M", b"<a@x.example>\0")
+    made.macros(b"R", *REFUSED)
+    assert made.tell(b"R", b"<b@y.example>\0") == []
+    assert made.session.outcome.seconds == 7.0
+    assert made.judge.refused.ended == 0
+    assert split_packets(made.session.go_on()) == GO_ON
+    assert made.session.outcome is None
+    assert made.judge.refused.ended == 1
+    assert made.tell(b"R", b"<c@y.example>\0") == GO_ON
+
+
+def test_an_mta_that_leaves_ends_the_delay_once():
+    made = hearing(7.0)
+    made.tell(b"M", b"<a@x.example>\0")
+    made.macros(b"R", *REFUSED)
+    made.tell(b"R", b"<b@y.example>\0")
+    made.session.close()
+    made.session.close()
+    assert made.judge.refused.ended == 1
+    assert made.session.outcome is None
+
+
+@pytest.mark.parametrize(
+    ("mailer", "host", "refused"),
+    [
+        (b"error", b"5.1.1", True),
+        (b"error", b"4.7.1", True),
+        (b"error", b"5.123.999", True),
+        (b"error", b"5.1.1 User unknown in virtual alias table", False),
+        (b"error", b"", False),
+        (b"error", b"2.1.5", False),
+        (b"error", b"5.1.1\n", False),
+        (b"smtp", b"5.1.1", False),
+        (b"", b"5.1.1", False),
+    ],
+)
+def test_who_is_refused_by_the_macros(mailer, host, refused):
+    assert is_refused({b"rcpt_mailer": mailer, b"rcpt_host": host}) is refused
+    assert not is_refused({})

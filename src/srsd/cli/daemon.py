@@ -167,9 +167,10 @@ def _render(status: Status) -> Group:
     store = counters["store"]
     if store["maximum_octets"]:
         overview.add_row("stored addresses", _store(store))
-    return Group(
-        overview, _workers(status), _secrets(status), _lookups(counters), _events(counters), _dns(counters)
-    )
+    tables = [_workers(status), _secrets(status), _lookups(counters), _events(counters), _dns(counters)]
+    if counters["forgers"]:
+        tables.append(_forgers(counters))
+    return Group(overview, *tables)
 
 
 def _store(store: StoreSnapshot) -> str:
@@ -222,6 +223,13 @@ def _dns(counters: Snapshot) -> Table:
     table.add_row("answered from the cache", str(dns["hits"]))
     for outcome, count in dns["lookups"].items():
         table.add_row(outcome.replace("_", " "), str(count))
+    return table
+
+
+def _forgers(counters: Snapshot) -> Table:
+    table = Table("client", "refused SRS addresses in the last hour")
+    for client, count in counters["forgers"]:
+        table.add_row(client, str(count))
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from srsd.daemon.dns.counters import DnsCounters, DnsSnapshot, add_up_dns
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 # Upper bounds, in seconds, of the classes in which the time for an answer is counted.
 LATENCY_BOUNDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3, 100e-3, 1.0)
 
+FORGERS_SHOWN = 10  # of all clients that have sent to SRS addresses which do not reverse
 
 # What is counted by kind, what the kinds are called, and what it means.
 EVENTS = {
@@ -31,6 +33,8 @@ EVENTS = {
     "address_store": ("outcome", "What the store of addresses was asked for, and failures of it"),
     "srs_milter": ("outcome", "Senders that the milter rewrote, or why not"),
     "srs_expansion_failed": ("outcome", "Messages of which the alias maps could not say whether they leave"),
+    "srs_refused": ("reason", "Refused recipients that are SRS addresses of ours and do not reverse"),
+    "srs_delayed": ("outcome", "Answers to them that were held back, or would have been but for others"),
     "forgeries_removed": ("field", "Header fields removed because they claimed to be ours"),
 }
 
@@ -66,6 +70,7 @@ class Snapshot(TypedDict):
     bugs: int  # of ours, that a message met
     dns: DnsSnapshot
     store: StoreSnapshot
+    forgers: list[tuple[str, int]]  # clients with the most refused SRS addresses, and how many in an hour
 
 
 class Tally:
@@ -90,6 +95,7 @@ class Counters:
         self.bugs = 0
         self.dns = DnsCounters()
         self.store = StoreSnapshot(addresses=0, octets=0, maximum_octets=0, failing=0)
+        self.forgers: list[tuple[str, int]] = []
         self._events: dict[tuple[str, str], int] = {}
 
     def count(self, what: str, kind: str, number: int = 1) -> None:
@@ -122,6 +128,7 @@ class Counters:
             bugs=self.bugs,
             dns=self.dns.snapshot(),
             store=self.store,
+            forgers=self.forgers,
         )
 
 
@@ -150,9 +157,18 @@ def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
             events[what, kind_of_it] = events.get((what, kind_of_it), 0) + count
     total["dns"] = add_up_dns(snapshot["dns"] for snapshot in snapshots)
     total["store"] = _add_up_stores(snapshot["store"] for snapshot in snapshots)
+    total["forgers"] = _add_up_forgers(snapshot["forgers"] for snapshot in snapshots)
     total["events"] = [(*event, count) for event, count in sorted(events.items())]
     total["lookups"] = [(*kind, count) for kind, count in sorted(lookups.items())]
     return total
+
+
+def _add_up_forgers(snapshots: Iterable[list[tuple[str, int]]]) -> list[tuple[str, int]]:
+    """Add up what each process has of its worst clients: who is none of those anywhere is not among them."""
+    counts: dict[str, int] = {}
+    for client, count in chain.from_iterable(snapshots):
+        counts[client] = counts.get(client, 0) + count
+    return sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:FORGERS_SHOWN]
 
 
 def _add_up_stores(snapshots: Iterable[StoreSnapshot]) -> StoreSnapshot:

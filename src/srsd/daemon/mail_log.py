@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from srsd.filter.report import Report, Timings
     from srsd.filter.transaction import Transaction
     from srsd.filter.verdict import Verdict
+    from srsd.resolving import IpAddress
 
 Facts: TypeAlias = dict[str, str | int]
 _LOG = logging.getLogger(__name__)
@@ -118,10 +119,14 @@ def _facts(report: Report) -> Facts:
 
 
 def _client(transaction: Transaction) -> str:
-    """Name the client as Postfix's log does; Postfix has the address for a name that it does not know."""
-    address = f"[{transaction.client or 'no address'}]"
-    name = loggable(transaction.client_name)
-    return address if name == address else name + address
+    return client_name(transaction.client, transaction.client_name)
+
+
+def client_name(client: IpAddress | None, name: bytes) -> str:
+    """Name a client as Postfix's log does; Postfix has the address for a name that it does not know."""
+    address = f"[{client or 'no address'}]"
+    shown = loggable(name)
+    return address if shown == address else shown + address
 
 
 def _spf_facts(report: Report) -> Facts:

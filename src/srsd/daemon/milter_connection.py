@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from srsd.daemon.registry import Connection
 from srsd.errors import ProtocolError
 from srsd.wire.milter import Command, Decoder
-from srsd.wire.milter_session import Session
+from srsd.wire.milter_session import Delay, Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -28,7 +28,7 @@ class MilterConnection(Connection):
     A bug of ours costs the message that it met: that is refused for now, and the connection lives on.
     """
 
-    __slots__ = ("_deciding", "_decoder", "_progress", "_session", "_waiting")
+    __slots__ = ("_deciding", "_decoder", "_held", "_progress", "_session", "_waiting")
 
     # An SMTP session may stay open for long, and its milter connection with it (libmilter: 7210 s).
     idle_seconds = 7200
@@ -41,12 +41,15 @@ class MilterConnection(Connection):
         self._decoder = Decoder()
         self._deciding: asyncio.Task[None] | None = None
         self._progress: asyncio.TimerHandle | None = None
-        self._waiting: deque[tuple[int, bytes]] = deque()  # packets behind a message that is not decided
+        self._held: asyncio.TimerHandle | None = None  # until the answer to a recipient is given
+        # Packets behind a message that is not decided, or a recipient that is not answered.
+        self._waiting: deque[tuple[int, bytes]] = deque()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End; a message that was not decided is the MTA's to try again."""
         self._waiting.clear()
         self._stop_deciding()
+        self._stop_holding()
         self._session.close()
         self._registry.closed(self)
 
@@ -58,6 +61,11 @@ class MilterConnection(Connection):
                 self.active = True
             if self._waiting or self._deciding is not None:
                 self._waiting += packets
+            elif self._held is not None:
+                # Until then it is read, so that it is seen when the MTA leaves.
+                if packets:
+                    self._waiting += packets
+                    self._transport.pause_reading()
             else:
                 self._take(packets)
         except ProtocolError as error:
@@ -89,8 +97,14 @@ class MilterConnection(Connection):
         if session.finished or (self._finishing and not self.busy):
             self._transport.close()
 
-    def _wait_for(self, outcome: Awaitable[Decision]) -> None:
+    def _wait_for(self, outcome: Awaitable[Decision] | Delay) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(outcome, Delay):
+            seconds = 0.0 if self._finishing else outcome.seconds
+            self._held = loop.call_later(seconds, self._answer_held)
+            if self._waiting:
+                self._transport.pause_reading()
+            return
         self._transport.pause_reading()
         self._deciding = loop.create_task(self._decide(outcome))
         self._progress = loop.call_later(PROGRESS_SECONDS, self._keep_waiting)
@@ -108,6 +122,15 @@ class MilterConnection(Connection):
             reply = session.failed(Command.END_OF_MESSAGE)
         self._deciding = None
         self._stop_deciding()
+        self._go_on(reply)
+
+    def _answer_held(self) -> None:
+        """Give the answer to a recipient that was held back."""
+        self._stop_holding()
+        self._go_on(self._session.go_on())
+
+    def _go_on(self, reply: bytes) -> None:
+        """Give an answer that was waited for, and take what has come meanwhile."""
         self.active = True
         self._transport.write(reply)
         packets = list(self._waiting)
@@ -117,8 +140,18 @@ class MilterConnection(Connection):
         except ProtocolError as error:
             self._cut(error)
             return
-        if self._deciding is None and not self._paused:
+        if self._takes_more:
             self._transport.resume_reading()
+
+    @property
+    def _takes_more(self) -> bool:
+        """Tell whether what the MTA sends next may be read."""
+        return self._deciding is None and not self._waiting and not self._paused
+
+    def _stop_holding(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
 
     def _stop_deciding(self) -> None:
         if self._progress is not None:
@@ -143,7 +176,7 @@ class MilterConnection(Connection):
     def resume_writing(self) -> None:
         """Go on with an MTA that reads again."""
         self._paused = False
-        if self._deciding is None:
+        if self._takes_more:
             self._transport.resume_reading()
 
     @property
@@ -159,5 +192,7 @@ class MilterConnection(Connection):
     def finish(self) -> None:
         """End the connection as soon as it has no message; what is written still leaves."""
         self._finishing = True
+        if self._held is not None:  # nobody is kept waiting longer than srsd runs
+            self._answer_held()
         if not self.busy:
             self._transport.close()

@@ -9,6 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from srsd.daemon.counters import FORGERS_SHOWN
 from srsd.daemon.dns.cache_resolver import CacheResolver
 from srsd.daemon.dns.message_resolver import MessageResolver
 from srsd.daemon.dns.resolver import StubResolver
@@ -17,9 +18,12 @@ from srsd.daemon.files import address_file_path, is_stored
 from srsd.daemon.log import set_up_logging
 from srsd.daemon.mail_log import note_message
 from srsd.daemon.outbound import outbound_addresses
+from srsd.daemon.refusal_log import note_refused
 from srsd.daemon.tables import Answerer, SpfOfOurselves, Table, socketmap_of, tcp_table_of
+from srsd.filter.forgers import Forgers
 from srsd.filter.forwarding import ForwardingService
 from srsd.filter.outbound_spf import UNKNOWN_ADDRESSES, OutboundSpf
+from srsd.filter.refused import Delays, RefusalRules
 from srsd.filter.rules import Rules, World
 from srsd.filter.sealing import SealingService
 from srsd.filter.service import MailFilter
@@ -64,6 +68,7 @@ class Service:
         self._use_store(parsed.config)
         self._dns = parsed.config.dns
         self.resolver = StubResolver(self._dns, counters=counters.dns)
+        self._forgers, self._delays = Forgers(), Delays()
         self._parameters = parsed.config.srs
         self._expander = make_expander(parsed.config)
         self.mail_filter = self._make_filter(parsed)
@@ -86,6 +91,7 @@ class Service:
         self._ticks += 1
         self.resolver.tick()
         self._tend_store()
+        self._counters.forgers = self._forgers.most(FORGERS_SHOWN, time.monotonic())
         if self._expander is not None:
             self._expander.tick()
         if self._answerer.today != today():
@@ -145,12 +151,17 @@ class Service:
             timer=time.monotonic,
             report=partial(note_message, counters=self._counters),
             authserv_id=host_name(),
+            report_refused=partial(note_refused, counters=self._counters),
         )
         spf = make_outbound_spf(parsed.config)
         self._answerer.spf = (
             SpfOfOurselves(spf, world.cache, world.make_resolver, world.clock) if spf is not None else None
         )
-        return MailFilter(make_rules(parsed, self._expander, self._store), world)
+        rules = make_rules(parsed, self._expander, self._store)
+        if parsed.config.srs.domain:
+            refusal = RefusalRules(parsed.config.srs, parsed.lookup, self._forgers, self._delays)
+            rules = rules._replace(refusal=refusal)
+        return MailFilter(rules, world)
 
     def _forget(self) -> None:
         for table in self.tables.values():

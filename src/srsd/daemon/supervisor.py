@@ -171,6 +171,7 @@ class WorkerProcesses:
         worker.channel = None
         worker.in_force.set()  # nobody need wait for it any more
         worker.counters["connections_open"] = 0
+        worker.counters["forgers"] = []
         worker.former = add_up([worker.former, worker.counters])
         worker.counters = no_counts()
 

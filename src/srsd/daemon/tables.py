@@ -10,9 +10,8 @@ from srsd.address_store import UNKNOWN
 from srsd.daemon.counters import Counters, LookupKind, Tally
 from srsd.daemon.log import loggable
 from srsd.filter.forwarding import SPF_ALLOWS
-from srsd.lookup import REWRITTEN_LONG
+from srsd.lookup import NOTABLE, REWRITTEN_LONG
 from srsd.resolving import NotCachedError, run_from_cache
-from srsd.srs import Refusal
 from srsd.syntax.address import parse_address
 from srsd.wire import socketmap, tcp_table
 from srsd.wire.answer import Answer, Status
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 SPF_ALLOWED = Answer(Status.NOT_FOUND, SPF_ALLOWS.encode(), SPF_ALLOWS)
 _BUG = Answer(Status.TEMPORARY, b"internal error", "a bug in srsd")
-# What a stranger tried or a clock spoilt is worth a line; that an address is no SRS address is not.
-_NOTABLE = {refusal.value for refusal in Refusal if refusal is not Refusal.NOT_SRS}
 _MAPS = {b"forward": "forward", b"srsencoder": "forward", b"reverse": "reverse", b"srsdecoder": "reverse"}
 _GENERATION = 4096  # replies kept twice over: the present generation and the one before
 _KEPT_MAXIMUM = 512  # octets of a request worth keeping its reply
@@ -163,7 +160,7 @@ def _log(direction: str, key: bytes, answer: Answer) -> None:
             )
         return
     waits = answer.status is Status.TEMPORARY
-    level = logging.INFO if waits or answer.reason in _NOTABLE else logging.DEBUG
+    level = logging.INFO if waits or answer.reason in NOTABLE else logging.DEBUG
     if _LOG.isEnabledFor(level):
         facts = {"direction": direction, "old": loggable(key), "reason": answer.reason}
         what = "waits" if waits else "left as it is"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from srsd.dkim.login_table import LoginTable
     from srsd.filter.forwarding import ForwardingService
+    from srsd.filter.refused import RefusalRules, RefusedSrsAddress
     from srsd.filter.report import Report
     from srsd.filter.sealing import SealingService
     from srsd.filter.signing import SigningService
@@ -45,6 +46,7 @@ class World(NamedTuple):
     timer: Callable[[], float]  # seconds since anything
     report: Callable[[Report], None]
     authserv_id: bytes  # where neither the configuration nor the MTA names one
+    report_refused: Callable[[RefusedSrsAddress], None] = lambda _: None
 
 
 class Rules(NamedTuple):
@@ -61,6 +63,7 @@ class Rules(NamedTuple):
     sealing: SealingService | None = None  # None: nothing is sealed
     logins: LoginTable | None = None  # None: everybody may write as anybody
     forwarding: ForwardingService | None = None  # None: the milter leaves senders alone
+    refusal: RefusalRules | None = None  # None: nobody hears of recipients that the MTA has refused
 
     @property
     def read_content(self) -> bool:

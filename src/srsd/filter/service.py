@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from srsd.filter.message import MessageInFilter
 from srsd.filter.origin import Origins
+from srsd.filter.refused import RefusedRecipients
 from srsd.filter.transaction import is_authserv_id, make_transaction
 from srsd.filter.verdict import Policy
 from srsd.wire.milter import Action, MacroStage, Step
@@ -15,22 +16,21 @@ if TYPE_CHECKING:
     from srsd.wire.milter_session import Envelope
 
 _NO_MACRO = b"{srsd_none}"
+# An MTA takes an empty list for none given, and sends its default macros then. So the steps of which
+# none is wanted name one that is never there: no packet, and no lookup by the MTA.
+_MACROS = {
+    MacroStage.CONNECT: b"j {daemon_name}",
+    MacroStage.HELO: _NO_MACRO,
+    MacroStage.MAIL: b"{auth_type} {auth_authen}",
+    MacroStage.RECIPIENT: _NO_MACRO,
+    MacroStage.DATA: b"i",
+    MacroStage.END_OF_HEADERS: _NO_MACRO,
+    MacroStage.END_OF_MESSAGE: b"i",
+}
 
 
 class MailFilter:
     """Judges mail by one configuration. A connection keeps the one that it began with."""
-
-    # An MTA takes an empty list for none given, and sends its default macros then. So the steps of which
-    # none is wanted name one that is never there: no packet, and no lookup by the MTA.
-    macros: ClassVar[dict[MacroStage, bytes]] = {
-        MacroStage.CONNECT: b"j {daemon_name}",
-        MacroStage.HELO: _NO_MACRO,
-        MacroStage.MAIL: b"{auth_type} {auth_authen}",
-        MacroStage.RECIPIENT: _NO_MACRO,
-        MacroStage.DATA: b"i",
-        MacroStage.END_OF_HEADERS: _NO_MACRO,
-        MacroStage.END_OF_MESSAGE: b"i",
-    }
 
     def __init__(self, rules: Rules, world: World) -> None:
         self.rules = rules
@@ -43,6 +43,13 @@ class MailFilter:
             self.actions |= Action.CHANGE_FROM
         self.unwanted = Step.NO_UNKNOWN if rules.read_content else Step.NO_UNKNOWN | Step.NO_BODY
         self._origins = Origins(rules.milter)
+        self.macros = _MACROS
+        self.refused: RefusedRecipients | None = None
+        if rules.refusal is not None:
+            self.macros = {**_MACROS, MacroStage.RECIPIENT: b"{rcpt_mailer} {rcpt_host}"}
+            self.refused = RefusedRecipients(
+                rules.refusal, self._origins, world.clock, world.timer, world.report_refused
+            )
         self._authserv_id = rules.milter.authserv_id.encode()
         self._default_authserv_id = world.authserv_id if is_authserv_id(world.authserv_id) else b"localhost"
 

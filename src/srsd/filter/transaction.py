@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from srsd.syntax.address import Address, is_null_path, parse_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from srsd.filter.origin import Origin, Origins
     from srsd.resolving import IpAddress
     from srsd.wire.milter_session import Envelope
@@ -37,7 +39,7 @@ def make_transaction(
 ) -> Transaction:
     """Read the facts from what the MTA said. authserv_id is b"" where the macro {j} is to be taken."""
     macros = envelope.macros
-    login = macros.get(b"auth_authen") or macros.get(b"auth_type") or b""
+    login = login_of(macros)
     client = envelope.client.address
     path = envelope.sender.text
     null_sender = is_null_path(path)
@@ -54,6 +56,11 @@ def make_transaction(
         origin=origins.of(client, macros.get(b"daemon_name", b""), login),
         authserv_id=authserv_id or _authserv_id(macros.get(b"j", b""), default_authserv_id),
     )
+
+
+def login_of(macros: Mapping[bytes, bytes]) -> bytes:
+    """Give the name with which a client has authenticated; b"" where it has not."""
+    return macros.get(b"auth_authen") or macros.get(b"auth_type") or b""
 
 
 def _authserv_id(name: bytes, default: bytes) -> bytes:

@@ -6,6 +6,7 @@ What an MTA sends is parsed here, what a milter answers is spelled here.
 
 from __future__ import annotations
 
+import re
 import struct
 from enum import IntEnum, IntFlag
 from functools import lru_cache
@@ -27,6 +28,7 @@ _LENGTH = 4  # octets of the length, which counts the command and the data
 _HEAD = struct.Struct("!IB")  # the length, and the command or reply
 _read_head = _HEAD.unpack_from
 _MACROS_KEPT_MAXIMUM = 512  # octets of a list that is kept, parsed
+_REFUSAL_CODE = re.compile(rb"[45]\.\d{1,3}\.\d{1,3}")
 _ADDRESS_MAXIMUM = 64  # octets of an address as text, with its scope
 
 
@@ -296,6 +298,17 @@ def _read_macros(pairs: bytes) -> Mapping[bytes, bytes]:
 
 # The same list comes for each body chunk and the end of a message, and for each connection.
 _read_short_macros = lru_cache(maxsize=256)(_read_macros)
+
+
+def is_refused(macros: Mapping[bytes, bytes]) -> bool:
+    """Tell by the macros of RCPT whether the MTA has refused the recipient, as Postfix and Sendmail say it.
+
+    They give the mailer `error`, and the enhanced status code of the refusal (RFC 3463) as its host.
+    Postfix has the same mailer for a virtual alias that it takes, with words as its host.
+    """
+    if macros.get(b"rcpt_mailer") != b"error":
+        return False
+    return _REFUSAL_CODE.fullmatch(macros.get(b"rcpt_host", b"")) is not None
 
 
 def format_packet(reply: int, data: bytes = b"") -> bytes:

@@ -30,6 +30,7 @@ from srsd.wire.milter import (
     Verdict,
     format_negotiation,
     format_reply,
+    is_refused,
     needed_action,
     parse_connect,
     parse_header,
@@ -92,6 +93,33 @@ class MessageFilter(Protocol):
         ...
 
 
+class Delay:
+    """An answer to RCPT that is held back for some seconds. Whoever holds it says end(), once."""
+
+    __slots__ = ("_ended", "seconds")
+
+    def __init__(self, seconds: float, ended: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self._ended = ended
+
+    def end(self) -> None:
+        """Take note that the answer is given, or that nobody waits for it any more."""
+        self._ended()
+
+
+class RefusalFilter(Protocol):
+    """What hears of recipients that the MTA itself has refused."""
+
+    @property
+    def slows(self) -> bool:
+        """Whether it ever holds an answer back: the MTA then waits for one to each RCPT."""
+        ...
+
+    def see(self, client: Connect, macros: Mapping[bytes, bytes], path: Path) -> Delay | None:
+        """Take note of one; None where it is answered at once."""
+        ...
+
+
 class Filter(Protocol):
     """What a session needs to know of whoever judges its messages."""
 
@@ -110,9 +138,24 @@ class Filter(Protocol):
         """The names of macros it looks at, parted by blanks."""
         ...
 
+    @property
+    def refused(self) -> RefusalFilter | None:
+        """What hears of recipients that the MTA refused, if any; by the macros {rcpt_mailer}, {rcpt_host}."""
+        ...
+
     def begin(self, envelope: Envelope) -> MessageFilter:
         """Begin a message: its content is to come."""
         ...
+
+
+class _Wishes(NamedTuple):
+    """What a Filter wants of an MTA."""
+
+    actions: Action
+    unwanted: Step
+    macros: tuple[tuple[MacroStage, bytes], ...]
+    refused: bool  # to hear of recipients that the MTA has refused
+    slows: bool  # to hold an answer to them back
 
 
 class _Agreement(NamedTuple):
@@ -122,29 +165,36 @@ class _Agreement(NamedTuple):
     actions: int
     leading_space: bool
     replies: dict[int, bytes]  # what each command is answered at once
+    hears_of_refused: bool  # recipients that the MTA has refused come, too
 
 
 @lru_cache(maxsize=64)  # an MTA always makes the same offer
-def _agree(
-    data: bytes, actions: Action, unwanted: Step, macros: tuple[tuple[MacroStage, bytes], ...]
-) -> _Agreement:
+def _agree(data: bytes, wishes: _Wishes) -> _Agreement:
     """Pick from an offer. Raises ProtocolError where it does not have what is needed."""
+    actions = wishes.actions
     offer = parse_negotiation(data)
     if offer.version < VERSION_MINIMUM:
         raise ProtocolError(f"a milter negotiation of version {offer.version}")
     missing = actions & ~offer.actions
     if missing:
         raise ProtocolError(f"a milter negotiation that does not allow to {_words(missing)}")
-    steps = (NO_REPLIES | Step.HEADER_LEADING_SPACE | unwanted) & offer.steps
+    steps = (NO_REPLIES | Step.HEADER_LEADING_SPACE | wishes.unwanted) & offer.steps
     sets_macros = offer.actions & Action.SET_MACROS
+    # Without macros nothing tells them from those that the MTA takes.
+    hears_of_refused = bool(wishes.refused and sets_macros and offer.steps & Step.REJECTED_RECIPIENTS)
+    if hears_of_refused:
+        steps |= Step.REJECTED_RECIPIENTS
+        if wishes.slows:
+            steps &= ~Step.NO_REPLY_RECIPIENT
     answer = format_negotiation(
         min(offer.version, VERSION_MAXIMUM),
         actions | sets_macros,
         steps,
-        dict(macros) if sets_macros else {},
+        dict(wishes.macros) if sets_macros else {},
     )
     replies: dict[int, bytes] = {command: CONTINUE for command, step in NO_REPLY.items() if not steps & step}
-    return _Agreement(answer, int(actions), bool(steps & Step.HEADER_LEADING_SPACE), replies)
+    leading_space = bool(steps & Step.HEADER_LEADING_SPACE)
+    return _Agreement(answer, int(actions), leading_space, replies, hears_of_refused)
 
 
 # States of a session. Plain numbers: each packet looks at them, and members of an Enum take longer to find.
@@ -177,12 +227,15 @@ class Session:
         self._message_macros: dict[bytes, bytes] = {}
         self._sender = _NO_PATH
         self._recipients: list[Path] = []
+        self._hears_of_refused = False
+        self._refused = False  # the recipient that comes next, by the MTA
         self._fields: list[HeaderField] = []  # that are not handed on
         self._message: MessageFilter | None = None
         self._failed_message = False
         self._failed_connection = False  # what the client is was not understood
         self.finished = False  # QUIT was given
-        self.outcome: Awaitable[Decision] | None = None  # while a message waits for its decision
+        # While a message waits for its decision, or the answer to a recipient is held back.
+        self.outcome: Awaitable[Decision] | Delay | None = None
 
     @property
     def queue_id(self) -> str:
@@ -197,7 +250,7 @@ class Session:
     def receive(self, command: int, data: bytes) -> bytes:
         """Take one packet; give the octets that answer it, if any.
 
-        After END_OF_MESSAGE with outcome set, nothing may be received until answer() or failed().
+        With outcome set, nothing may be received until answer() or failed(); go_on() if it is a Delay.
         """
         try:
             handler = self._handlers[command]
@@ -213,9 +266,15 @@ class Session:
     def _negotiate(self, data: bytes) -> bytes:
         judge = self._judge
         # What may follow the numbers is not looked at.
-        agreement = _agree(
-            data[:NEGOTIATION_LENGTH], judge.actions, judge.unwanted, tuple(judge.macros.items())
+        refused = judge.refused
+        wishes = _Wishes(
+            judge.actions,
+            judge.unwanted,
+            tuple(judge.macros.items()),
+            refused=refused is not None,
+            slows=refused is not None and refused.slows,
         )
+        agreement = _agree(data[:NEGOTIATION_LENGTH], wishes)
         if self._state != _NEW:
             self._new_connection()
         self._handlers = self._HANDLERS
@@ -223,6 +282,7 @@ class Session:
         self._leading_space = agreement.leading_space
         self._blank = b"" if agreement.leading_space else b" "
         self._replies = agreement.replies
+        self._hears_of_refused = agreement.hears_of_refused
         self._state = _IDLE
         return agreement.answer
 
@@ -245,6 +305,8 @@ class Session:
         if stage == _MAIL and self._state != _IDLE:
             self._forget_message()
             kept = self._message_macros
+        if stage == _RECIPIENT:
+            self._refused = self._hears_of_refused and is_refused(macros)
         for name, value in macros.items():
             if name in _KEPT_MACROS:
                 kept[name] = value
@@ -265,6 +327,7 @@ class Session:
 
     def close(self) -> None:
         """Take note that the MTA is gone."""
+        self._end_delay()
         self._new_connection()
 
     # The envelope.
@@ -273,14 +336,40 @@ class Session:
         if self._state != _IDLE:  # one message ends where another begins, said or not
             self._forget_message()
         self._state = _ENVELOPE
+        self._refused = False
         self._sender = parse_path(data)
 
-    def _recipient(self, data: bytes) -> None:
+    def _recipient(self, data: bytes) -> bytes | None:
         if self._state != _ENVELOPE:
             raise ProtocolError("a milter RCPT outside of an envelope")
+        if self._refused:
+            return self._see_refused(data)
         if len(self._recipients) >= RECIPIENTS_MAXIMUM:
             raise ProtocolError(f"a message of more than {RECIPIENTS_MAXIMUM} recipients")
         self._recipients.append(parse_path(data))
+        return None
+
+    def _see_refused(self, data: bytes) -> bytes | None:
+        """Hear of a recipient that the MTA has refused: it is none of the message, whatever is answered."""
+        self._refused = False
+        if self._judge.refused is None:
+            return None
+        macros = {**self._connection_macros, **self._message_macros}
+        delay = self._judge.refused.see(self._client, macros, parse_path(data))
+        if delay is None:
+            return None
+        self.outcome = delay
+        return b""
+
+    def go_on(self) -> bytes:
+        """End the delay of a recipient; give the answer that was held back."""
+        self._end_delay()
+        return self._replies.get(Command.RECIPIENT, b"")
+
+    def _end_delay(self) -> None:
+        if isinstance(self.outcome, Delay):
+            delay, self.outcome = self.outcome, None
+            delay.end()
 
     def _unknown(self, _data: bytes) -> None:
         """Leave to the MTA what it does not know."""
@@ -422,7 +511,7 @@ class Session:
 
 FAILED = Decision((), TemporaryFailure())
 _LEGAL_AT_END = LEGAL_REPLIES[Command.END_OF_MESSAGE]
-_CONNECT, _MAIL = int(Command.CONNECT), int(Command.MAIL)
+_CONNECT, _MAIL, _RECIPIENT = int(Command.CONNECT), int(Command.MAIL), int(Command.RECIPIENT)
 _CONNECTION_STAGES = frozenset(map(int, (Command.CONNECT, Command.HELO)))
 # All others may be as many and as long as an MTA likes.
 _KEPT_MACROS = frozenset({b"i", b"j", b"daemon_name", b"auth_type", b"auth_authen"})
