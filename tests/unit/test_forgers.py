@@ -32,6 +32,12 @@ def test_an_ipv6_client_is_its_network(address, name):
     assert name_of(ip_address(address)) == name
 
 
+def test_addresses_of_one_network_count_together():
+    forgers = Forgers()
+    assert [forgers.count(ip_address(f"2001:db8::{host}"), 0.0) for host in (1, 2, 3)] == [1, 2, 3]
+    assert forgers.most(10, 0.0) == [("2001:db8::/64", 3)]
+
+
 def test_an_hour_later_nothing_is_left():
     forgers = Forgers()
     forgers.count(ONE, 0.0)

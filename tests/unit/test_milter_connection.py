@@ -434,6 +434,19 @@ async def test_an_mta_that_waits_is_read_so_that_its_end_is_seen():
 
 
 @on_a_loop
+async def test_nothing_is_said_to_an_mta_that_has_left():
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    served = Served(holds=0.01)
+    served.give(MAIL + REFUSED)
+    served.connection.connection_lost(None)
+    served.transport.ended = "lost"  # now write() would fail
+    await asyncio.sleep(0.05)
+    assert complaints == []
+    assert served.judge.refused.ended == 1
+
+
+@on_a_loop
 async def test_the_end_of_srsd_does_not_wait_for_a_delay():
     served = Served(holds=LONG)
     served.give(MAIL + REFUSED)
