@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ IpAddress = IPv4Address | IPv6Address
 Record = TypeVar("Record")
 
 
-class Outcome(StrEnum):
+class Outcome(Enum):
     """How a query ended. The value is what an admin reads."""
 
     FOUND = "found"
@@ -29,6 +29,8 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed out"
     UNUSABLE = "unusable answer"  # malformed, FORMERR, NOTIMP, a CNAME loop, no server reachable
     BUDGET_SPENT = "too many DNS queries for one message"
+
+    __hash__ = object.__hash__  # what Enum has takes longer, and is no better: there is one object each
 
     @property
     def temporary(self) -> bool:

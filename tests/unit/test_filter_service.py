@@ -532,7 +532,7 @@ def test_every_macro_that_is_read_is_asked_for():
     asked = {stage: names.split() for stage, names in Bench().filter.macros.items()}
     assert {b"j", b"{daemon_name}"} <= set(asked[MacroStage.CONNECT])
     assert {b"{auth_type}", b"{auth_authen}"} <= set(asked[MacroStage.MAIL])
-    assert b"i" in asked[MacroStage.END_OF_MESSAGE]
+    assert b"i" in asked[MacroStage.DATA]
     assert all(asked.values())  # Postfix takes an empty list for none given
 
 

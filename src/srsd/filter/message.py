@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 HEADER_MAXIMUM = 1 << 19  # octets of a header that is kept for signatures
 _FIELD_OVERHEAD = 128  # octets of memory, beside those of the field
 _NO_SIGNATURES, _NO_SEAL = Signatures(), Seal()
+_INITIALS = (b"A", b"F", b"a", b"f")  # of Authentication-Results and From, for which all fields are looked at
 
 
 class MessageInFilter:
@@ -72,8 +73,10 @@ class MessageInFilter:
 
     def headers(self, fields: list[HeaderField]) -> None:
         """Take the next header fields."""
-        self._forgeries.see(fields)
-        self._author_search.see(fields)
+        found = [field for field in fields if field[0][:1] in _INITIALS]
+        if found:
+            self._forgeries.see(found)
+            self._author_search.see(found)
         if self._fields is not None:
             self._fields += fields
             self._header_size += sum(map(len, chain.from_iterable(fields))) + _FIELD_OVERHEAD * len(fields)

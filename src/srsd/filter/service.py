@@ -25,7 +25,7 @@ _MACROS = {
     MacroStage.RECIPIENT: _NO_MACRO,
     MacroStage.DATA: b"i",
     MacroStage.END_OF_HEADERS: _NO_MACRO,
-    MacroStage.END_OF_MESSAGE: b"i",
+    MacroStage.END_OF_MESSAGE: _NO_MACRO,  # it is for each piece of the body, too
 }
 
 
