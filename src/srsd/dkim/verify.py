@@ -38,6 +38,7 @@ class DkimVerificationParameters:
 
 
 _NOT_ASKED: Answer[bytes] = Answer(Outcome.BUDGET_SPENT)
+_FOUND = {reason: Flaw(reason) for reason in Reason}
 
 
 class _Candidate(NamedTuple):
@@ -124,7 +125,7 @@ def _judge(
         return _without_key(record, _compare(candidate, signature, body, verified=True)), None
     verified = record.public_key.verify(signature.signature, candidate.header_digest)
     key = _Key(record.public_key.bits, answer.authenticated, record.testing, verified)
-    return Flaw(_compare(candidate, signature, body, verified=verified)), key
+    return _FOUND[_compare(candidate, signature, body, verified=verified)], key
 
 
 def _without_key(flaw: Flaw, with_any_key: Reason) -> Flaw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 # RFC 5322 §3.2.3 atext and the dot; RFC 6531 §3.3 adds everything beyond ASCII.
@@ -23,6 +24,7 @@ _AT_DOMAIN = rb"@(?:%b)" % _PATH_DOMAIN.pattern
 _SOURCE_ROUTE = re.compile(_AT_DOMAIN + rb"(?:," + _AT_DOMAIN + rb")*:")
 _DOT_STRING = re.compile(rb"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\x80-\xff.-]+")
 
+_PATH_KEPT_MAXIMUM = 256  # octets of a path that is kept, parsed: as long as any by RFC 5321 §4.5.3.1.3
 LOCAL_PART_MAXIMUM = 64  # octets, RFC 5321 §4.5.3.1.1
 
 
@@ -69,6 +71,10 @@ def parse_path(text: bytes) -> Address | None:
     local-part unquoted. A source route is skipped. None for what is no path by the letter: whoever
     guessed might find another domain in it than the next program.
     """
+    return _parse_usual_path(text) if len(text) <= _PATH_KEPT_MAXIMUM else _parse_path(text)
+
+
+def _parse_path(text: bytes) -> Address | None:
     if not text.startswith(b"<"):
         # RFC 7208 §4.3 knows paths without a local-part.
         address = Address(b"", text[1:]) if text.rfind(b"@") == 0 else parse_address(text)
@@ -83,6 +89,9 @@ def parse_path(text: bytes) -> Address | None:
     else:
         return None
     return address if address is not None and _PATH_DOMAIN.fullmatch(address.domain) else None
+
+
+_parse_usual_path = lru_cache(maxsize=1024)(_parse_path)  # who writes once writes again
 
 
 def quote_local_part(local_part: bytes) -> bytes:
