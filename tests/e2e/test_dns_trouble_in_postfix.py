@@ -121,8 +121,9 @@ def host(running_host: MilterHost) -> Iterator[MilterHost]:
 
 
 def enforce(host: MilterHost, **keys: Any) -> None:
-    """Put a policy in force; its budget is whole."""
+    """Put a policy in force; its budget is whole, since it is another number than before."""
     wanted = {"dmarc_reject": "reject", "spf_fail": "reject", "dns_error": "tempfail", "defer_budget": BUDGET}
+    host.reload(policy={"shadow": False, **wanted, **keys, "defer_budget": 1_000_000})
     host.reload(policy={"shadow": False, **wanted, **keys})
 
 

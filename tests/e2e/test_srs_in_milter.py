@@ -9,6 +9,8 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -245,6 +247,43 @@ def test_a_table_that_is_made_anew_counts_at_once(host: AliasHost):
     finally:
         host.aliases["in"] = "bob"
         host.write_tables()
+
+
+def postmaps(host: AliasHost) -> set[int]:
+    """Return the pids of the postmap processes that srsd keeps."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, name, _, parent = path.read_text().split()[:4]
+        except OSError:  # it ended while we looked
+            continue
+        if name == "(postmap)" and int(parent) == host.srsd.pid:
+            found.add(int(pid))
+    return found
+
+
+def test_a_reload_under_traffic():
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES) as host, told(host):
+        assert host.leaves(ALICE, "bob@virtual.example").startswith(REWRITTEN)
+        before, since = postmaps(host), len(host.srsd.log)
+        assert before
+        with ThreadPoolExecutor(1) as traffic:
+            sent = [traffic.submit(host.leaves, ALICE, "out@here.example") for _ in range(10)]
+            (host.srsd.config.parent / "exclude").write_text("@friend.example\n")
+            host.srsd.wait_for_log("exclude: read again after a change", since=since)
+        assert all(each.result().startswith(REWRITTEN) for each in sent)
+        assert host.leaves("a@friend.example", "bob@virtual.example") == "a@friend.example"
+        assert before <= postmaps(host)
+        with ThreadPoolExecutor(1) as traffic:  # now asked for: nothing is kept that was known before
+            sent = [traffic.submit(host.leaves, ALICE, "nested@virtual.example") for _ in range(10)]
+            host.srsd.hup()
+            host.srsd.wait_for_log("everything was read again", since=since)
+        assert all(each.result().startswith(REWRITTEN) for each in sent)
+        assert host.leaves(ALICE, "bob@virtual.example").startswith(REWRITTEN)
+        deadline = time.monotonic() + 20
+        while before & postmaps(host):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # processes of srsd: there is nothing to wait on
 
 
 # Tables that do not answer.

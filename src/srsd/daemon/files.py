@@ -35,6 +35,7 @@ class Material(NamedTuple):
     exclusions: bytes
     signing: bytes  # SigningTexts, packed
     state_directory: bytes  # the one in force; another one in the configuration waits for a restart
+    reloads: bytes = b"0"  # how often the admin has had everything read again, in digits
 
     def parse(self) -> Parsed:
         """Give what the texts say. Raises ConfigError; never for material that came from Files."""
@@ -103,6 +104,7 @@ class Files:
 
     def __init__(self, path: str) -> None:
         self.config, self._config_text, remarks = read_config(path)
+        self.reloads = 0  # how often the admin has had them read again
         srs = self.config.srs
         self._secrets = WatchedFile(srs.secrets_file, parse_keyring, private=True) if srs.domain else None
         self._exclusions = WatchedFile(self.config.exclude.file, parse_exclusion_map, may_be_absent=True)
@@ -140,7 +142,8 @@ class Files:
         secrets = self._secrets.text if self._secrets is not None else b""
         signing = self._keys.text if self._keys is not None else b""
         state_directory = self.config.state_directory.encode()
-        return Material(self._config_text, secrets, self._exclusions.text, signing, state_directory)
+        reloads = b"%d" % self.reloads
+        return Material(self._config_text, secrets, self._exclusions.text, signing, state_directory, reloads)
 
     def make_lookup(self) -> Lookup:
         """Make the lookups that follow from the files."""
@@ -201,6 +204,7 @@ class Sources:
                 _LOG.error("%s; nothing was reloaded, what was in force stays", line)
             return error.lines()
         files.config = config
+        files.reloads = self.files.reloads + 1
         self.files = files
         self._note_secrets()
         _LOG.info("%s: everything was read again", self._path)

@@ -28,6 +28,7 @@ from srsd.filter.rules import Rules, World
 from srsd.filter.sealing import SealingService
 from srsd.filter.service import MailFilter
 from srsd.filter.signing import SigningService
+from srsd.filter.verdict import DeferBudget
 
 if TYPE_CHECKING:
     from srsd.address_store import AddressStore
@@ -71,6 +72,8 @@ class Service:
         self._forgers, self._delays = Forgers(), Delays()
         self._parameters = parsed.config.srs
         self._expander = make_expander(parsed.config)
+        self._reloads = material.reloads
+        self._budget = DeferBudget(parsed.config.policy.defer_budget)
         self.mail_filter = self._make_filter(parsed)
 
     async def start(self) -> None:
@@ -113,11 +116,20 @@ class Service:
             self._dns = parsed.config.dns
             former, self.resolver = self.resolver, StubResolver(self._dns, counters=self._counters.dns)
             former.retire()
-        if self._expander is not None:
-            self._expander.forget()
         self._parameters = parsed.config.srs
-        self._expander = make_expander(parsed.config)
+        self._use_expander(parsed.config, forget=material.reloads != self._reloads)
+        self._reloads = material.reloads
+        if parsed.config.policy.defer_budget != self._budget.maximum:
+            self._budget = DeferBudget(parsed.config.policy.defer_budget)
         self.mail_filter = self._make_filter(parsed)
+
+    def _use_expander(self, config: Config, *, forget: bool) -> None:
+        """Have an expander where recipients are followed, or were: connections that are open may ask it."""
+        if self._expander is None:
+            self._expander = make_expander(config)
+        elif forget or self._expander.parameters != config.srs:
+            self._expander.parameters = config.srs
+            self._expander.forget()
 
     def _use_store(self, config: Config) -> None:
         """Have a store where addresses are stored, or were."""
@@ -157,11 +169,12 @@ class Service:
         self._answerer.spf = (
             SpfOfOurselves(spf, world.cache, world.make_resolver, world.clock) if spf is not None else None
         )
-        rules = make_rules(parsed, self._expander, self._store)
+        expander = self._expander if parsed.config.srs.mode == "milter" else None
+        rules = make_rules(parsed, expander, self._store)
         if parsed.config.srs.domain:
             refusal = RefusalRules(parsed.config.srs, parsed.lookup, self._forgers, self._delays)
             rules = rules._replace(refusal=refusal)
-        return MailFilter(rules, world)
+        return MailFilter(rules, world, self._budget)
 
     def _forget(self) -> None:
         for table in self.tables.values():

@@ -13,6 +13,7 @@ from srsd.wire.milter import Action, MacroStage, Step
 
 if TYPE_CHECKING:
     from srsd.filter.rules import Rules, World
+    from srsd.filter.verdict import DeferBudget
     from srsd.wire.milter_session import Envelope
 
 _NO_MACRO = b"{srsd_none}"
@@ -32,10 +33,10 @@ _MACROS = {
 class MailFilter:
     """Judges mail by one configuration. A connection keeps the one that it began with."""
 
-    def __init__(self, rules: Rules, world: World) -> None:
+    def __init__(self, rules: Rules, world: World, budget: DeferBudget | None = None) -> None:
         self.rules = rules
         self.world = world
-        self.policy = Policy(rules.policy)
+        self.policy = Policy(rules.policy, budget)
         self.actions = Action.ADD_HEADERS | Action.CHANGE_HEADERS
         if self.policy.may_quarantine:
             self.actions |= Action.QUARANTINE

@@ -124,7 +124,7 @@ class DeferBudget:
     """How often a process may still defer in a row because of DNS."""
 
     def __init__(self, maximum: int) -> None:
-        self._maximum = self._left = maximum
+        self.maximum = self._left = maximum
 
     def spend(self) -> bool:
         """Take one deferral; tell whether there was one left."""
@@ -135,19 +135,20 @@ class DeferBudget:
 
     def restore(self) -> None:
         """Take note that DNS works."""
-        self._left = self._maximum
+        self._left = self.maximum
 
 
 class Policy:
     """Finds verdicts by one configuration."""
 
-    def __init__(self, parameters: PolicyParameters) -> None:
+    def __init__(self, parameters: PolicyParameters, budget: DeferBudget | None = None) -> None:
+        """Prepare to judge. A budget that others have spent from outlives a configuration."""
         names = [each.name for each in fields(parameters) if isinstance(getattr(parameters, each.name), str)]
         actions = {name: Action[getattr(parameters, name).upper()] for name in names}
         self._dns_error = actions.pop("dns_error")
         self._actions = {key: action for key, action in actions.items() if action is not Action.ACCEPT}
         self._shadow = parameters.shadow
-        self._budget = DeferBudget(parameters.defer_budget)
+        self._budget = budget if budget is not None else DeferBudget(parameters.defer_budget)
 
     def acts_on(self, key: str) -> bool:
         """Tell whether a finding makes a difference: what does not need not be looked for."""

@@ -54,8 +54,11 @@ class PostfixExpander:
         timer: Callable[[], float],
         own_tables: Callable[[Settings], Iterable[str]] | None = None,
     ) -> None:
-        """own_tables names the tables that srsd itself serves, as Postfix's main.cf does."""
-        self._parameters = parameters
+        """own_tables names the tables that srsd itself serves, as Postfix's main.cf does.
+
+        Whoever changes parameters must call forget().
+        """
+        self.parameters = parameters
         self._timer = timer
         self._own_tables = own_tables
         self._kept: dict[bytes, _Kept] = {}
@@ -114,7 +117,7 @@ class PostfixExpander:
         if kept is not None and kept.until >= self._timer():
             return kept.expansion
         self.asked += 1
-        seconds = self._parameters.expansion_timeout
+        seconds = self.parameters.expansion_timeout
         generation = self._generation
         try:
             async with asyncio.timeout(seconds):
@@ -155,18 +158,20 @@ class PostfixExpander:
     async def _read(self) -> Routes:
         settings = await read_settings()
         own_tables = self._own_tables(settings) if self._own_tables is not None else ()
-        self._postmap = Postmap(settings["queue_directory"], self._timer)
+        if self._postmap is None:  # kept, since recipients that are being followed still ask it
+            self._postmap = Postmap(settings["queue_directory"], self._timer)
+        self._postmap.directory = settings["queue_directory"]
         self._stamps = {path: _stamp(path) for path in _files_of(settings)}
-        stays = self._parameters.relayed == "stays"
+        stays = self.parameters.relayed == "stays"
         return Routes(settings, self._postmap, relayed_stays=stays, own_tables=own_tables)
 
     async def check(self) -> str:
         """Read Postfix's configuration; gives what is wrong with that, "" where nothing is."""
         try:
-            async with asyncio.timeout(self._parameters.expansion_timeout):
+            async with asyncio.timeout(self.parameters.expansion_timeout):
                 await asyncio.shield(self._routes())
         except TimeoutError:
-            return f"postconf did not answer within {self._parameters.expansion_timeout:g} s"
+            return f"postconf did not answer within {self.parameters.expansion_timeout:g} s"
         except LookupFailedError as error:
             return str(error)
         return ""

@@ -177,7 +177,7 @@ class Postmap:
 
     def __init__(self, directory: str, timer: Callable[[], float]) -> None:
         """Prepare to ask. Paths of sockets are relative to directory, which is Postfix's queue directory."""
-        self._directory = directory
+        self.directory = directory
         self._timer = timer
         self._pools: dict[str, _Pool] = {}
         self._running: set[_Process] = set()
@@ -217,7 +217,7 @@ class Postmap:
                 return process
             self._end(process)
         self.started += 1
-        process = await _Process.start(pool.table, self._directory, now)
+        process = await _Process.start(pool.table, self.directory, now)
         self._running.add(process)
         return process
 
