@@ -286,6 +286,57 @@ def test_a_reload_under_traffic():
             time.sleep(0.02)  # processes of srsd: there is nothing to wait on
 
 
+# Copies that Postfix makes.
+
+COPIES = """
+always_bcc = {always}
+sender_bcc_maps = inline:{{ {{ alice@origin.example = {sender} }} }}
+recipient_bcc_maps = inline:{{ {{ carol@here.example = {recipient} }} }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "copy"),
+    [
+        ("always", "archive@far.example"),
+        ("sender", "archive@far.example"),
+        ("recipient", "archive@far.example"),
+        ("sender", "bob@virtual.example"),  # an alias that leaves
+    ],
+)
+def test_a_copy_that_leaves_is_rewritten(way, copy):
+    nobody = {"always": "", "sender": "dave@here.example", "recipient": "dave@here.example"}
+    site = COPIES.format(**{**nobody, way: copy})
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, site=site) as host, told(host):
+        for _ in range(2):  # once asked for, once remembered
+            subject = deliver_to(host, "carol@here.example")
+            (outside,) = senders(host, subject, host.sink)
+            assert outside.startswith(REWRITTEN)
+            (message,) = [
+                each for each in host.sink.messages if f"Subject: {subject}".encode() in each.content
+            ]
+            assert message.recipients == (copy.replace("bob@virtual", "bob@far"),)
+            host.mailboxes.wait_for(lambda each, name=subject: f"Subject: {name}".encode() in each.content)
+        host.srsd.wait_for_log("srs_leaves=<bob@far" if "virtual" in copy else "srs_leaves=<archive@far")
+
+
+def test_postfix_asks_for_copies_of_the_new_sender_as_well():
+    """It has no say in whether the message leaves: that is decided, or there would be no new sender."""
+    site = "sender_bcc_maps = inline:{ { @srs.here.example = late@far.example } }\n"
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, site=site) as host, told(host):
+        message = host.message(ALICE, "bob@virtual.example", host.sink)
+        assert message.sender.startswith(REWRITTEN)
+        assert message.recipients == ("bob@far.example", "late@far.example")
+        assert host.stays(ALICE, "carol@here.example") == ALICE
+
+
+def test_a_copy_that_stays_leaves_the_sender_alone():
+    site = COPIES.format(always="dave@here.example", sender="in@here.example", recipient="bob@here.example")
+    with AliasHost("hash", virtual=VIRTUAL, aliases=ALIASES, site=site) as host, told(host):
+        subject = deliver_to(host, "carol@here.example")
+        assert senders(host, subject, host.mailboxes) == [ALICE]
+
+
 # Tables that do not answer.
 
 

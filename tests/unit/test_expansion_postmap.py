@@ -19,6 +19,8 @@ from srsd.daemon.expansion.tables import LookupFailedError
 from srsd.filter.forwarding import ForwardingParameters
 from srsd.syntax.endpoint import parse_endpoint
 
+ALICE = b"alice@origin.example"
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
@@ -284,21 +286,49 @@ def test_where_a_recipient_leads_is_remembered_for_a_while(programs, clock):
 
     async def work(expander: PostfixExpander) -> None:
         recipients = (b"<carol@here.example>", b"<bob@here.example>")
-        assert expander.known(recipients) is None
-        found = await expander.expand(recipients)
+        assert expander.known(recipients, ALICE) is None
+        found = await expander.expand(recipients, ALICE)
         assert (found.leaves, found.recipient) == (b"bob@far.example", b"<bob@here.example>")
-        assert expander.known(recipients) == found
-        assert expander.known(recipients[:1]).steps == ("carol@here.example stays here: a local user",)
+        assert expander.known(recipients, ALICE) == found
+        assert expander.known(recipients[:1], ALICE).steps == ("carol@here.example stays here: a local user",)
         assert expander.asked == 2
         clock.now += KEPT_SECONDS + 1
-        assert expander.known(recipients) is None
+        assert expander.known(recipients, ALICE) is None
+
+    with_expander(programs, clock, work)
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [("sender_bcc_maps = hash:{}/table", [2, 2, 3, 3]), ("always_bcc = x@far.example", [2, 2, 2, 2])],
+)
+def test_copies_are_remembered_as_well(programs, clock, line, asked):
+    table(programs, "alice@origin.example x@far.example", "carol@origin.example y@far.example")
+    with (programs / "parameters").open("a") as parameters:
+        parameters.write(line.format(programs) + "\n")
+
+    async def work(expander: PostfixExpander) -> None:
+        recipients = (b"<bob@here.example>",)
+        counts = []
+        for sender in (ALICE, ALICE, b"carol@origin.example", ALICE):
+            known = expander.known(recipients, sender)
+            found = await expander.expand(recipients, sender)
+            assert found.leaves == (
+                b"y@far.example" if b"carol" in sender and "sender" in line else b"x@far.example"
+            )
+            assert found.recipient == b"<" + found.leaves + b">"
+            assert known in (None, found)
+            assert expander.known(recipients, sender) == found
+            counts.append(expander.asked)
+        assert counts == asked
+        assert expander.known(recipients, b"dave@origin.example") == (None if "sender" in line else found)
 
     with_expander(programs, clock, work)
 
 
 def test_many_messages_that_wait_for_one_recipient_ask_once(programs, clock):
     async def work(expander: PostfixExpander) -> None:
-        await asyncio.gather(*[expander.expand((b"<bob@here.example>",)) for _ in range(50)])
+        await asyncio.gather(*[expander.expand((b"<bob@here.example>",), ALICE) for _ in range(50)])
         assert expander.asked == 1
 
     with_expander(programs, clock, work)
@@ -307,13 +337,13 @@ def test_many_messages_that_wait_for_one_recipient_ask_once(programs, clock):
 def test_a_table_that_changes_is_asked_anew_within_a_second(programs, clock):
     async def work(expander: PostfixExpander) -> None:
         recipients = (b"<bob@here.example>",)
-        assert not (await expander.expand(recipients)).leaves
+        assert not (await expander.expand(recipients, ALICE)).leaves
         expander.tick()
-        assert expander.known(recipients) is not None
+        assert expander.known(recipients, ALICE) is not None
         table(programs, "bob@here.example bob@far.example")
         expander.tick()
-        assert expander.known(recipients) is None
-        assert (await expander.expand(recipients)).leaves == b"bob@far.example"
+        assert expander.known(recipients, ALICE) is None
+        assert (await expander.expand(recipients, ALICE)).leaves == b"bob@far.example"
 
     with_expander(programs, clock, work)
 
@@ -321,14 +351,14 @@ def test_a_table_that_changes_is_asked_anew_within_a_second(programs, clock):
 def test_a_table_that_hangs_is_given_up_and_asked_again_after_a_while(programs, clock):
     async def work(expander: PostfixExpander) -> None:
         hanging, other = (b"<hang@here.example>",), (b"<bob@here.example>",)
-        waiting = asyncio.create_task(expander.expand(hanging))
-        await expander.expand(other)
+        waiting = asyncio.create_task(expander.expand(hanging, ALICE))
+        await expander.expand(other, ALICE)
         found = await waiting
         assert found.problem == "no answer within 1 s"
-        assert expander.known(hanging) == found._replace(recipient=b"")
+        assert expander.known(hanging, ALICE) == found._replace(recipient=b"")
         clock.now += PROBLEM_SECONDS + 1
-        assert expander.known(hanging) is None
-        assert expander.known(other) is not None
+        assert expander.known(hanging, ALICE) is None
+        assert expander.known(other, ALICE) is not None
 
     with_expander(programs, clock, work, expansion_timeout=1.0)
 
@@ -336,8 +366,8 @@ def test_a_table_that_hangs_is_given_up_and_asked_again_after_a_while(programs, 
 def test_whoever_does_not_wait_any_more_stops_nobody(programs, clock):
     async def work(expander: PostfixExpander) -> None:
         recipients = (b"<bob@here.example>",)
-        leaving = asyncio.create_task(expander.expand(recipients))
-        staying = asyncio.create_task(expander.expand(recipients))
+        leaving = asyncio.create_task(expander.expand(recipients, ALICE))
+        staying = asyncio.create_task(expander.expand(recipients, ALICE))
         await asyncio.sleep(0.01)
         leaving.cancel()
         assert (await staying).problem == ""
@@ -353,10 +383,10 @@ def test_postfix_that_cannot_be_asked_is_told_of_and_asked_again(programs, clock
     async def work(expander: PostfixExpander) -> None:
         assert await expander.check() == "postconf does not know queue_directory"
         (programs / "parameters").write_text(parameters)
-        assert (await expander.expand((b"<bob@here.example>",))).problem
+        assert (await expander.expand((b"<bob@here.example>",), ALICE)).problem
         clock.now += PROBLEM_SECONDS + 1
         assert await expander.check() == ""
-        assert not (await expander.expand((b"<bob@here.example>",))).problem
+        assert not (await expander.expand((b"<bob@here.example>",), ALICE)).problem
 
     with_expander(programs, clock, work)
 
@@ -366,9 +396,9 @@ def test_what_is_remembered_is_bounded(programs, clock, monkeypatch):
 
     async def work(expander: PostfixExpander) -> None:
         for number in range(40):
-            await expander.expand((b"<u%d@here.example>" % number,))
-        assert expander.known((b"<u39@here.example>",)) is not None
-        assert expander.known((b"<u1@here.example>",)) is None
+            await expander.expand((b"<u%d@here.example>" % number,), ALICE)
+        assert expander.known((b"<u39@here.example>",), ALICE) is not None
+        assert expander.known((b"<u1@here.example>",), ALICE) is None
         assert len(expander._kept) + len(expander._former) <= 20
 
     with_expander(programs, clock, work)

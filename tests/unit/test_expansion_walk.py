@@ -343,6 +343,99 @@ def test_a_copy_for_somebody_elsewhere_leaves():
     assert leaves("bob@here.example", tables=tables, recipient_bcc_maps="hash:bcc") == "archive@far.example"
 
 
+def test_the_address_of_a_copy_meets_canonical_maps_and_aliases():
+    tables = Tables(
+        {
+            "hash:bcc": {"bob@here.example": "old@here.example"},
+            "hash:canonical": {"old@here.example": "copies@virtual.example"},
+            "hash:virtual": {"virtual.example": "x", "copies@virtual.example": "archive@far.example"},
+        }
+    )
+    parameters = {"recipient_bcc_maps": "hash:bcc", "recipient_canonical_maps": "hash:canonical"}
+    assert leaves("bob@here.example", tables=tables, **parameters) == "archive@far.example"
+    walked = copies("any@origin.example", tables, always_bcc="old@here.example", **parameters)
+    assert walked.leaves == b"archive@far.example"
+    assert walked.steps == (
+        "a copy for old@here.example (always_bcc)",
+        "copies@virtual.example -> archive@far.example (virtual_alias_maps)",
+        "archive@far.example leaves this host",
+    )
+
+
+def copies(sender: str, tables: Tables, **parameters: str) -> Walked:
+    return asyncio.run(Routes(settings(**parameters), tables).follow_copies(sender.encode()))
+
+
+SENDER_COPIES = {
+    "alice@origin.example": "exact@far.example",
+    "alice+tag@origin.example": "tag@far.example",
+    "carol@origin.example": "carol@here.example",
+    "@partner.example": "partner@far.example",
+    "alice@partner.example": "bob@here.example",
+    "short": "short@far.example",
+    "new@origin.example": "new@far.example",
+    "dave@origin.example": "nested@virtual.example",
+}
+
+
+@pytest.mark.parametrize(
+    ("sender", "end"),
+    [
+        ("alice@origin.example", "exact@far.example"),
+        ("ALICE@Origin.Example", "exact@far.example"),
+        ("alice+tag@origin.example", "tag@far.example"),
+        ("alice+other@origin.example", "exact@far.example"),  # and the extension is not put into the copy
+        ("carol@origin.example", ""),
+        ("anybody@partner.example", "partner@far.example"),
+        ("alice@partner.example", ""),
+        ("short@here.example", "short@far.example"),
+        ("short+tag@here.example", "short@far.example"),
+        ("short@origin.example", ""),
+        ("old@origin.example", "new@far.example"),  # sender_canonical_maps come first
+        ("nobody@origin.example", ""),
+        ("dave@origin.example", "carol@far.example"),
+    ],
+)
+def test_copies_by_sender(sender, end):
+    tables = Tables(
+        {
+            "hash:bcc": SENDER_COPIES,
+            "hash:senders": {"old@origin.example": "new@origin.example"},
+            "hash:recipients": {"alice@origin.example": "nobody@origin.example"},
+            "hash:virtual": {"virtual.example": "x", "nested@virtual.example": "carol@far.example"},
+        }
+    )
+    parameters = {
+        "sender_bcc_maps": "hash:bcc",
+        "sender_canonical_maps": "hash:senders",
+        "sender_canonical_classes": "envelope_sender, header_sender",
+        "recipient_canonical_maps": "hash:recipients",
+    }
+    assert copies(sender, tables, **parameters).leaves.decode() == end
+
+
+@pytest.mark.parametrize(
+    ("parameters", "any_copies", "by_sender"),
+    [
+        ({}, False, False),
+        ({"recipient_bcc_maps": "hash:bcc"}, False, False),
+        ({"always_bcc": "archive@far.example"}, True, False),
+        ({"sender_bcc_maps": "hash:bcc"}, True, True),
+    ],
+)
+def test_whether_there_are_copies_at_all(parameters, any_copies, by_sender):
+    routes = Routes(settings(**parameters), Tables({}))
+    assert (routes.has_copies, routes.has_copies_by_sender) == (any_copies, by_sender)
+    assert copies("alice@origin.example", Tables({}), **parameters).leaves == (
+        b"archive@far.example" if "always_bcc" in parameters else b""
+    )
+
+
+def test_a_table_of_copies_that_cannot_be_asked_is_a_problem():
+    with pytest.raises(LookupFailedError):
+        copies("alice@origin.example", Tables({"hash:bcc": None}), sender_bcc_maps="hash:bcc")
+
+
 def test_every_step_is_told():
     walked = follow("two@virtual.example", VIRTUAL)
     assert walked.steps == (

@@ -83,14 +83,17 @@ class Expansion(NamedTuple):
 
 
 class RecipientExpander(Protocol):
-    """Whoever knows where Postfix sends mail. Recipients are as the MTA spells them, `<a@b>` or `a@b`."""
+    """Whoever knows where Postfix sends mail. Paths are as the MTA spells them, `<a@b>` or `a@b`.
 
-    def known(self, recipients: Sequence[bytes]) -> Expansion | None:
-        """Tell where recipients lead, if that is known already: at once."""
+    The sender matters for copies that Postfix makes of what it sends.
+    """
+
+    def known(self, recipients: Sequence[bytes], sender: bytes) -> Expansion | None:
+        """Tell where recipients and copies lead, if that is known already: at once."""
         ...
 
-    async def expand(self, recipients: Sequence[bytes]) -> Expansion:
-        """Find out where recipients lead. Raises nothing: what cannot be found out is a problem."""
+    async def expand(self, recipients: Sequence[bytes], sender: bytes) -> Expansion:
+        """Find out where they lead. Raises nothing: what cannot be found out is a problem."""
         ...
 
 
@@ -163,7 +166,7 @@ class ForwardingService:
             return Rewriting(why=answer.reason)
         sender = _Sender(key, address or parse_address(key), answer, now)
         recipients = transaction.recipients
-        expansion = self._expander.known(recipients)
+        expansion = self._expander.known(recipients, key)
         if expansion is not None:
             sender = self._for_recipient(sender, expansion)
             try:
@@ -208,7 +211,7 @@ class ForwardingService:
     ) -> Rewriting:
         """Ask whoever knows; an address that must be stored is stored only if it is used."""
         if expansion is None:
-            expansion = await self._expander.expand(recipients)
+            expansion = await self._expander.expand(recipients, sender.key)
             sender = self._for_recipient(sender, expansion)
         spf = await self._ask_spf(sender, expansion, make_resolver())
         answer = sender.answer

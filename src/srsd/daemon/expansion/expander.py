@@ -28,6 +28,7 @@ KEPT_SECONDS = 30.0  # for which it is remembered where a recipient leads
 PROBLEM_SECONDS = 5.0  # for which it is remembered that a table did not answer
 _GENERATION = 10_000  # recipients that are remembered, twice over: the present generation and the one before
 _AT_ONCE = 16  # recipients of one message
+_COPIES = b"\0"  # before a sender: the copies of what it sends, in place of a recipient. In no path of an MTA
 _MAPS = ("forward", "reverse", "srsencoder", "srsdecoder")  # the socketmaps that srsd serves
 _SUFFIXES = ("", ".db", ".lmdb", ".cdb", ".pag", ".dir", ".sdbm")  # of what postmap(1) makes
 _LISTS = ("_maps", "_domains", "mydestination")  # the names of parameters that list tables end so
@@ -68,15 +69,17 @@ class PostfixExpander:
         self._read_at = 0.0
         self._postmap: Postmap | None = None
         self._stamps: dict[str, object] = {}
+        self._has_copies = False  # that no recipient is the cause of
+        self._copies_by_sender = False  # and whether it matters who sends
         self._generation = 0  # raised when nothing that was found before may be kept
         self.asked = 0  # recipients that were not known
 
-    def known(self, recipients: Sequence[bytes]) -> Expansion | None:
-        """Tell where recipients lead, if that is known already."""
+    def known(self, recipients: Sequence[bytes], sender: bytes) -> Expansion | None:
+        """Tell where recipients and copies lead, if that is known already."""
         now = self._timer()
         steps: list[tuple[str, ...]] = []
         problem = ""
-        for recipient in recipients:
+        for recipient in (*recipients, *self._copies_for(sender)):
             kept = self._kept.get(recipient) or self._former.get(recipient)
             if kept is None or kept.until < now:
                 return None
@@ -86,8 +89,8 @@ class PostfixExpander:
             steps.append(kept.expansion.steps)
         return Expansion(steps=sum(steps, ()), problem=problem)
 
-    async def expand(self, recipients: Sequence[bytes]) -> Expansion:
-        """Find out where recipients lead, some at once, until one leaves this host."""
+    async def expand(self, recipients: Sequence[bytes], sender: bytes) -> Expansion:
+        """Find out where recipients and copies lead, some at once, until one leaves this host."""
         steps: tuple[str, ...] = ()
         problem = ""
         for start in range(0, len(recipients), _AT_ONCE):
@@ -97,7 +100,18 @@ class PostfixExpander:
                     return found
                 steps += found.steps
                 problem = problem or found.problem
+        for copies in self._copies_for(sender):  # which are known by now, if the recipients are
+            found = await asyncio.shield(self._one(copies))
+            if found.leaves:
+                return found
+            steps, problem = steps + found.steps, problem or found.problem
         return Expansion(steps=steps, problem=problem)
+
+    def _copies_for(self, sender: bytes) -> tuple[bytes, ...]:
+        """Name the copies of what a sender sends, if there are any: followed as one more recipient is."""
+        if not self._has_copies:
+            return ()
+        return (_COPIES + sender if self._copies_by_sender else _COPIES,)
 
     def _one(self, recipient: bytes) -> asyncio.Task[Expansion]:
         """Begin to follow a recipient, once for all messages that wait for it."""
@@ -127,16 +141,19 @@ class PostfixExpander:
         except LookupFailedError as error:
             expansion = Expansion(recipient=recipient, problem=str(error))
         else:
-            expansion = Expansion(walked.leaves, recipient, walked.steps)
+            copies = recipient.startswith(_COPIES)
+            cause = b"<" + walked.leaves + b">" if copies and walked.leaves else recipient
+            expansion = Expansion(walked.leaves, cause, walked.steps)
         if generation == self._generation:  # else something has changed since
             self._keep(recipient, expansion)
         return expansion
 
     async def _walk(self, recipient: bytes) -> Walked:
-        address = parse_path(recipient)
-        text = address.local_part + b"@" + address.domain if address else recipient.strip(b"<>")
+        path = recipient.removeprefix(_COPIES)
+        address = parse_path(path)
+        text = address.local_part + b"@" + address.domain if address else path.strip(b"<>")
         routes = await asyncio.shield(self._routes())
-        return await routes.follow(text)
+        return await (routes.follow(text) if path == recipient else routes.follow_copies(text))
 
     def _keep(self, recipient: bytes, expansion: Expansion) -> None:
         if len(self._kept) >= _GENERATION:
@@ -163,7 +180,9 @@ class PostfixExpander:
         self._postmap.directory = settings["queue_directory"]
         self._stamps = {path: _stamp(path) for path in _files_of(settings)}
         stays = self.parameters.relayed == "stays"
-        return Routes(settings, self._postmap, relayed_stays=stays, own_tables=own_tables)
+        routes = Routes(settings, self._postmap, relayed_stays=stays, own_tables=own_tables)
+        self._has_copies, self._copies_by_sender = routes.has_copies, routes.has_copies_by_sender
+        return routes
 
     async def check(self) -> str:
         """Read Postfix's configuration; gives what is wrong with that, "" where nothing is."""

@@ -91,12 +91,17 @@ class Routes:
         def tables(name: str) -> TableList:
             return TableList(settings[name], asker, default_type=default_type, only_srs=own_tables)
 
-        self._canonical = [
-            tables(f"{name}_maps")
-            for name in ("recipient_canonical", "canonical")
-            if "envelope_recipient" in settings[f"{name}_classes"]
-        ]
+        def canonical(who: str) -> list[TableList]:
+            names = [f"{who}_canonical", "canonical"]
+            return [
+                tables(f"{name}_maps") for name in names if f"envelope_{who}" in settings[f"{name}_classes"]
+            ]
+
+        self._canonical = canonical("recipient")
+        self._sender_canonical = canonical("sender")
         self._bcc = tables("recipient_bcc_maps")
+        self._sender_bcc = tables("sender_bcc_maps")
+        self._always_bcc = settings["always_bcc"].encode(errors="surrogateescape")
         self._virtual = tables("virtual_alias_maps")
         self._aliases = tables("alias_maps")
         self._transports = tables("transport_maps")
@@ -115,6 +120,20 @@ class Routes:
         Raises LookupFailedError where a table could not be asked, or where aliases have no end.
         """
         return await _Walk(self).run(recipient)
+
+    @property
+    def has_copies(self) -> bool:
+        """Tell whether there are copies that no recipient is the cause of."""
+        return bool(self._always_bcc or self._sender_bcc)
+
+    @property
+    def has_copies_by_sender(self) -> bool:
+        """Tell whether such copies depend on the sender."""
+        return bool(self._sender_bcc)
+
+    async def follow_copies(self, sender: bytes) -> Walked:
+        """Follow the copies of what a sender sends, whoever gets it. Raises as follow() does."""
+        return await _Walk(self).run_copies(sender)
 
     def address(self, text: bytes) -> _Address:
         """Bring an address in internal form to the form that Postfix goes by."""
@@ -172,9 +191,9 @@ class Routes:
             results = [_Address(each.local_part + delimiter + extension, each.domain) for each in results]
         return results
 
-    async def canonical(self, address: _Address) -> _Address:
-        """Apply the canonical maps to a recipient, as cleanup(8) does."""
-        for tables in self._canonical:
+    async def canonical(self, address: _Address, *, sender: bool = False) -> _Address:
+        """Apply the canonical maps to a recipient, or to a sender, as cleanup(8) does."""
+        for tables in self._sender_canonical if sender else self._canonical:
             for _ in range(CANONICAL_DEPTH_MAXIMUM):
                 results = await self.look_up(tables, address, "canonical")
                 if not results or results[0].folded == address.folded:
@@ -186,6 +205,19 @@ class Routes:
         """Tell who gets a copy of what is sent to a recipient."""
         results = await self.look_up(self._bcc, address, "")
         return results[0] if results else None
+
+    async def sender_bcc(self, sender: _Address) -> _Address | None:
+        """Tell who gets a copy of what a sender sends, the one that cleanup(8) knew before any milter."""
+        if not self._sender_bcc:
+            return None
+        address = await self.canonical(sender, sender=True)
+        results = await self.look_up(self._sender_bcc, address, "")
+        return results[0] if results else None
+
+    def always_bcc(self) -> _Address | None:
+        """Tell who gets a copy of everything."""
+        items = parse_list(self._always_bcc)
+        return self.address(items[0]) if items else None
 
     async def virtual(self, address: _Address) -> list[_Address]:
         """Apply the virtual alias maps as cleanup(8) does: again until an address stands for itself."""
@@ -304,7 +336,27 @@ class _Walk:
         copy = await routes.bcc(address)
         if copy is not None:
             self._tell(address, [copy], "recipient_bcc_maps")
-            self._add(_Item(copy))
+            await self._add_copy(copy)
+        return await self._follow()
+
+    async def run_copies(self, sender: bytes) -> Walked:
+        routes = self._routes
+        address = routes.address(sender)
+        copy = await routes.sender_bcc(address)
+        if copy is not None:
+            self._tell(address, [copy], "sender_bcc_maps")
+            await self._add_copy(copy)
+        copy = routes.always_bcc()
+        if copy is not None:
+            self._note(f"a copy for {_shown(copy)} (always_bcc)")
+            await self._add_copy(copy)
+        return await self._follow()
+
+    async def _add_copy(self, copy: _Address) -> None:
+        """Take the recipient of a copy in: the canonical maps hold for it, too."""
+        self._add(_Item(await self._routes.canonical(copy)))
+
+    async def _follow(self) -> Walked:
         leaves = b""
         while self._items and not leaves:
             item = self._items.popleft()
