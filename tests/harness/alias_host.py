@@ -136,8 +136,10 @@ class AliasHost(MilterHost):
             raise
 
     def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)
-        self.mailboxes.__exit__()
+        try:
+            super().__exit__(*exception)
+        finally:
+            self.mailboxes.__exit__()
 
     def write_tables(self) -> None:
         """Write virtual and aliases as they are now."""

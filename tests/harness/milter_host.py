@@ -147,7 +147,6 @@ class MilterHost:
             "/var/spool/postfix": str(self.postfix.queue_directory),
         }
         text, listen = milter_fragment(wiring, places)
-        # Not by a second line: each daemon would log a warning, which postlogd may block itself with.
         for name, value in (settings or {}).items():
             text, count = re.subn(rf"^{name} = .*", f"{name} = {value}", text, flags=re.MULTILINE)
             assert count == 1, name

@@ -3,8 +3,8 @@
     with Postfix("mx", hostname="mx.example.net", relay_port=sink.port, main_cf=fragment) as mx:
         send(mx.address, "alice@example.com", "bob@example.net", content)
 
-What leaves goes to relay_port on 127.0.0.1, whatever its domain; further parameters go into main_cf, further
-services into master_cf.
+What leaves goes to relay_port on 127.0.0.1, whatever its domain; further parameters, and other values for those
+given here, go into main_cf, further services into master_cf.
 As in Debian's master.cf every service but the delivery agents and the proxies runs in its chroot.
 """
 
@@ -13,17 +13,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import smtplib
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from harness.ports import free_port
 
-DEADLINE = 60.0  # seconds for postfix start or stop; each takes one or two, on a busy machine more
+DEADLINE = 60.0  # seconds for a start or a stop; a start takes one or two, on a busy machine more
 
 INSTALL_HINT = "apt-get install postfix"
 
@@ -100,6 +103,24 @@ def why_not() -> str | None:
     return None
 
 
+def last_settings(main_cf: str) -> str:
+    """Return the text of a main.cf with the last setting of each parameter only, as Postfix reads it.
+
+    Of the others every program would log a warning. postlogd sends its own to its own socket, before it reads any:
+    if ten more datagrams are there already, it waits for itself forever, and whatever logs waits with it.
+    """
+    settings: dict[str, str] = {}
+    name = ""
+    for line in main_cf.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not line[0].isspace():  # else the value goes on
+            name = line.partition("=")[0].strip()
+            settings[name] = ""
+        settings[name] += f"{line}\n"
+    return "".join(settings.values())
+
+
 class Postfix:
     """One instance in a directory of its own under /tmp, which its end removes."""
 
@@ -124,7 +145,6 @@ class Postfix:
         self.directory = Path(tempfile.mkdtemp(prefix=f"srsd-postfix-{name}-"))
         self.directory.chmod(0o755)
         self.queue_directory = self.directory / "spool"
-        self._running = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -142,10 +162,10 @@ class Postfix:
         self.stop()
 
     def start(self) -> Self:
-        """Write the configuration, start the master and wait for smtpd's greeting."""
+        """Write the configuration, start the master, wait until it logs by postlogd, then for smtpd's greeting."""
         self.write_configuration()
-        self._running = True
         self.run("postfix", "start")
+        self.wait_for_log("daemon started")
         with smtplib.SMTP(*self.address, timeout=DEADLINE):  # it raises unless greeted with 220
             return self
 
@@ -155,20 +175,33 @@ class Postfix:
             (self.directory / directory).mkdir(exist_ok=True)
         shutil.chown(self.directory / "data", "postfix")
         values = {"directory": self.directory, "hostname": self.hostname, "relay_port": self.relay_port}
-        (self.directory / "etc/main.cf").write_text(BASE_MAIN_CF.format(**values) + self.main_cf)
+        (self.directory / "etc/main.cf").write_text(
+            last_settings(BASE_MAIN_CF.format(**values) + self.main_cf)
+        )
         master_cf = MASTER_CF.format(port=self.port) + self.master_cf
         if not self.chroot:
             master_cf = CHROOTED.sub(r"\1n", master_cf)
         (self.directory / "etc/master.cf").write_text(master_cf)
 
     def stop(self) -> None:
-        """Stop the master, make sure that no process of this instance is left, and remove the directory."""
-        if self._running:
-            self.run("postfix", "stop", check=False)
-            self._running = False
-        left = self._wait_for_no_process()
-        if left:
-            raise RuntimeError(f"Postfix {self.name} left processes behind: {left}; see {self.directory}")
+        """End the master, which ends its processes, and remove the directory.
+
+        RuntimeError if not all of them end in time: they are killed then, and the directory stays for a look.
+        """
+        processes = self._processes()
+        master = self._master()
+        # Not by `postfix stop`, which logs, and so would wait for a log service that hangs. Without a master it
+        # is a start that went wrong.
+        for process in [master] if master in processes else processes:
+            _signal(process, signal.SIGTERM)
+        late = self._wait_for_no_process()
+        for process in late:
+            _signal(process, signal.SIGKILL)
+        if late:
+            raise RuntimeError(
+                f"Postfix {self.name} did not end within {DEADLINE} s of SIGTERM and was killed: "
+                f"{', '.join(late.values())}; see {self.directory}\n{self.log()}"
+            )
         shutil.rmtree(self.directory)
 
     def run(self, program: str, *arguments: str, check: bool = True, stdin: str = "") -> str:
@@ -218,21 +251,48 @@ class Postfix:
                 raise TimeoutError(f"no {text!r} in the mail log within {DEADLINE} s:\n{self.log()[since:]}")
             time.sleep(0.02)  # a file that others write: there is nothing to wait on
 
-    def _wait_for_no_process(self) -> list[int]:
-        """Wait until every process started with our configuration is gone; return what is left."""
-        deadline = time.monotonic() + DEADLINE
-        while (left := self._processes()) and time.monotonic() < deadline:
-            time.sleep(0.02)  # they are not our children: there is nothing to wait on
-        return left
+    def _master(self) -> int | None:
+        """Return the process id that the master wrote down, if there was one."""
+        try:
+            return int((self.queue_directory / "pid/master.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
-    def _processes(self) -> list[int]:
+    def _wait_for_no_process(self) -> dict[int, str]:
+        """Wait until every process started with our configuration is gone; return what is left after DEADLINE."""
+        deadline = time.monotonic() + DEADLINE
+        while left := self._processes():
+            for process in left:
+                if not _wait_for_end(process, deadline - time.monotonic()):
+                    return self._processes()
+        return {}
+
+    def _processes(self) -> dict[int, str]:
+        """Return id and name of each process started with our configuration."""
         ours = f"MAIL_CONFIG={self.directory}/etc".encode()
-        found = []
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 environment = (process / "environ").read_bytes().split(b"\0")
+                if ours in environment:
+                    found[int(process.name)] = f"{process.name} {(process / 'comm').read_text().strip()}"
             except OSError:  # it ended while we looked
                 continue
-            if ours in environment:
-                found.append(int(process.name))
         return found
+
+
+def _signal(process: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
+def _wait_for_end(process: int, timeout: float) -> bool:
+    """Wait for the end of a process that need not be a child; return whether it came within timeout seconds."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], max(0.0, timeout))[0])
+    finally:
+        os.close(descriptor)
