@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.differences import now
 from srsd.crypto import PrivateKey, load_private_key
 from srsd.dkim.canonicalization import BodyHashes
 from srsd.dkim.key_record import parse_key_record
@@ -30,11 +30,6 @@ pytest.importorskip("nacl", reason="PyNaCl is not installed: dkimpy knows no Ed2
 DATA = Path("/usr/lib/python3/dist-packages/dkim/tests/data")
 if not DATA.is_dir():
     pytest.skip(f"{DATA} is absent (apt-get install python3-dkim): its messages were not compared")
-
-
-def now() -> int:
-    """Ask the clock, as dkimpy does by itself, and not when this file was read: the run may be a long one."""
-    return int(time.time())
 
 
 CANONICALIZATIONS = [b"simple/simple", b"simple/relaxed", b"relaxed/simple", b"relaxed/relaxed"]
