@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.wire_cases import Wire
 from srsd.errors import ProtocolError
 from srsd.wire.answer import Answer, Status
 from srsd.wire.socketmap import (
@@ -36,49 +37,28 @@ CASES = {
 }
 
 
-def parsed(requests: list[bytes]) -> list[tuple[bytes, bytes]]:
-    return [parse_request(request) for request in requests]
+WIRE = Wire(Decoder, parse_request, end=b",")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_whole(name):
-    sent, expected = CASES[name]
-    decoder = Decoder()
-    requests = decoder.feed(sent)
-    assert parsed(requests) == expected
-    assert b"".join(requests) == sent
-    assert not decoder.pending
+    WIRE.check_whole(*CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_octet_by_octet(name):
-    sent, expected = CASES[name]
-    decoder = Decoder()
-    requests = []
-    for index in range(len(sent)):
-        done = decoder.feed(sent[index : index + 1])
-        requests += done
-        assert decoder.pending is not bool(done)
-    assert parsed(requests) == expected
+    WIRE.check_octet_by_octet(*CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("more", [b"1", b"11", b"11:", b"11:for", b"11:forward a@x"])
 def test_with_more_behind(name, more):
-    sent, expected = CASES[name]
-    decoder = Decoder()
-    assert parsed(decoder.feed(sent + more)) == expected
-    assert decoder.pending
-    assert parsed(decoder.feed(b"11:forward a@x,"[len(more) :])) == [(b"forward", b"a@x")]
-    assert not decoder.pending
+    WIRE.check_with_more_behind(*CASES[name], more, rest=b"11:forward a@x,"[len(more) :])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_in_two_parts(name):
-    sent, expected = CASES[name]
-    for cut in range(len(sent) + 1):
-        decoder = Decoder()
-        assert parsed(decoder.feed(sent[:cut]) + decoder.feed(sent[cut:])) == expected
+    WIRE.check_in_two_parts(*CASES[name])
 
 
 BROKEN = {
@@ -131,7 +111,7 @@ def test_a_request_of_the_limit_is_read(size):
     requests = [
         each for start in range(0, len(sent), size) for each in decoder.feed(sent[start : start + size])
     ]
-    assert parsed(requests) == [(b"forward", key)]
+    assert WIRE.parsed(requests) == [(b"forward", key)]
 
 
 REPLIES = [

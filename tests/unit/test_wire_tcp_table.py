@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.wire_cases import Wire
 from srsd.errors import ProtocolError
 from srsd.wire.answer import Answer, Status
 from srsd.wire.tcp_table import (
@@ -50,48 +51,28 @@ CASES = {
 }
 
 
-def keys(requests: list[bytes]) -> list[bytes | None]:
-    return [parse_request(request) for request in requests]
+WIRE = Wire(Decoder, parse_request, end=b"\n")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_whole(name):
-    sent, expected = CASES[name]
-    decoder = Decoder()
-    requests = decoder.feed(sent)
-    assert keys(requests) == expected
-    assert b"".join(requests) == sent
-    assert not decoder.pending
+    WIRE.check_whole(*CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_octet_by_octet(name):
-    sent, expected = CASES[name]
-    decoder = Decoder()
-    requests = []
-    for index in range(len(sent)):
-        requests += decoder.feed(sent[index : index + 1])
-        assert decoder.pending is (sent[index : index + 1] != b"\n")
-    assert keys(requests) == expected
+    WIRE.check_octet_by_octet(*CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("more", [b"g", b"get ", b"get c@", b"\r", b"\0"])
 def test_with_more_behind(name, more):
-    sent, expected = CASES[name]
-    decoder = Decoder()
-    assert keys(decoder.feed(sent + more)) == expected
-    assert decoder.pending
-    assert decoder.feed(b"\n") == [more + b"\n"]
-    assert not decoder.pending
+    WIRE.check_with_more_behind(*CASES[name], more, rest=b"\n")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_in_two_parts(name):
-    sent, expected = CASES[name]
-    for cut in range(len(sent) + 1):
-        decoder = Decoder()
-        assert keys(decoder.feed(sent[:cut]) + decoder.feed(sent[cut:])) == expected
+    WIRE.check_in_two_parts(*CASES[name])
 
 
 LIMIT = REQUEST_MAXIMUM
@@ -120,7 +101,7 @@ def test_a_request_of_the_limit_is_read(size):
     requests = [
         each for start in range(0, len(sent), size) for each in decoder.feed(sent[start : start + size])
     ]
-    assert keys(requests) == [b"k" * (LIMIT - 5)]
+    assert WIRE.parsed(requests) == [b"k" * (LIMIT - 5)]
 
 
 REPLIES = [
