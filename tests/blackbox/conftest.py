@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.daemon import DEADLINE, LOOPBACK, Srsd, command, write_config
+from harness.running import running
 from harness.wire_clients import SECRETS, SRS_DOMAIN, check_log
 
 if TYPE_CHECKING:
@@ -99,6 +100,29 @@ def shared() -> Iterator[Srsd]:
     check_log(srsd.log)
     assert srsd.returncode == 0
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Any]:
+    """What a module's srsd has in its configuration besides what running() writes; a module may say more."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def srsd(tables) -> Iterator[Srsd]:
+    """One srsd for a module's tests, one process."""
+    with running(**tables) as srsd:
+        yield srsd
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def each(request, srsd, tables) -> Iterator[Srsd]:
+    """Both kinds of daemon."""
+    if request.param == 1:
+        yield srsd
+        return
+    with running(workers=2, **tables) as several:
+        yield several
 
 
 @pytest.fixture

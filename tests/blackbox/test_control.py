@@ -34,29 +34,12 @@ from harness.running import (
 from srsd.daemon.status import Reload, SecretState, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NOBODY = "nobody"
 GROUP = "daemon"  # one that nobody is not in
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="not root: it takes other users to be refused")
-
-
-@pytest.fixture(scope="module")
-def srsd() -> Iterator[Srsd]:
-    with running() as srsd:
-        yield srsd
-
-
-@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
-def each(request, srsd) -> Iterator[Srsd]:
-    """Both kinds of daemon."""
-    if request.param == 1:
-        yield srsd
-        return
-    with running(workers=2) as several:
-        yield several
 
 
 def connect(srsd: Srsd) -> socket.socket:

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,27 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.daemon import DEADLINE, Srsd
 from harness.running import ALICE, ask, control, new_directory, patched, running, until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
 METRICS = {"metrics": ["inet:127.0.0.1:0"]}
 
 
 @pytest.fixture(scope="module")
-def srsd() -> Iterator[Srsd]:
-    with running(listen=METRICS) as srsd:
-        yield srsd
-
-
-@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
-def each(request, srsd) -> Iterator[Srsd]:
-    """Both kinds of daemon."""
-    if request.param == 1:
-        yield srsd
-        return
-    with running(workers=2, listen=METRICS) as several:
-        yield several
+def tables() -> dict[str, Any]:
+    return {"listen": METRICS}
 
 
 def url(srsd: Srsd, path: str = "/metrics") -> str:

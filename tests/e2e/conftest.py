@@ -8,10 +8,13 @@ import pytest
 
 from harness import postfix
 from harness.forwarder import WIRINGS
+from harness.milter_host import told
 from harness.net import Net, two_hosts, unique_sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from harness.milter_host import MilterHost
 
 FIGURES = pytest.StashKey[list[str]]()
 
@@ -28,6 +31,13 @@ def net(request: pytest.FixtureRequest) -> Iterator[Net]:
     """Both hosts, running; the session's tests of one wiring share them."""
     with two_hosts(request.param) as net:
         yield net
+
+
+@pytest.fixture
+def host(running_host: MilterHost) -> Iterator[MilterHost]:
+    """The host that a module's tests share, its running_host; what it logged is shown with a failure."""
+    with told(running_host):
+        yield running_host
 
 
 @pytest.fixture

@@ -75,12 +75,6 @@ def running_host() -> Iterator[MilterHost]:
             yield host
 
 
-@pytest.fixture
-def host(running_host: MilterHost) -> Iterator[MilterHost]:
-    with told(running_host):
-        yield running_host
-
-
 def spf(delivered: Delivered, *, others: list[str] | None = None) -> dict[str, tuple[str, str | None]]:
     """Return what our one field on top says of SPF, by property: {"mailfrom": ("pass", "alice@pass.example")}.
 

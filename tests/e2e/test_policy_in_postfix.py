@@ -12,7 +12,7 @@ import pytest
 
 from harness.daemon import run
 from harness.dkim_forge import Forge, rsa_key
-from harness.milter_host import BOB, HOSTNAME, OURS, Delivered, MilterHost, make_message, told
+from harness.milter_host import BOB, HOSTNAME, OURS, Delivered, MilterHost, make_message
 from harness.smtp_client import HELO, STRANGER, send
 from harness.submission import logged_in, submission_host
 from srsd.syntax.header import HeaderField
@@ -158,12 +158,6 @@ def running_host() -> Iterator[MilterHost]:
         }
         with host:
             yield host
-
-
-@pytest.fixture
-def host(running_host: MilterHost) -> Iterator[MilterHost]:
-    with told(running_host):
-        yield running_host
 
 
 def metric(host: MilterHost, name: str, **labels: str) -> float:

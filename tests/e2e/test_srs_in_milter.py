@@ -97,12 +97,6 @@ def running_host() -> Iterator[AliasHost]:
         yield host
 
 
-@pytest.fixture
-def host(running_host: AliasHost) -> Iterator[AliasHost]:
-    with told(running_host):
-        yield running_host
-
-
 @pytest.fixture(scope="module")
 def control() -> Iterator[AliasHost]:
     """The same host in maps mode."""
