@@ -15,7 +15,7 @@ class ChainStatus(StrEnum):
     """The three words there are, in cv= and in Authentication-Results."""
 
     NONE = "none"
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"
     FAIL = "fail"
 
 

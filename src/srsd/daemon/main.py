@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _say(lines: Iterable[str]) -> None:
     """Say why srsd does not start: to whoever started it, so without the form of the log."""
     for line in lines:
-        print(line, file=sys.stderr)  # noqa: T201
+        print(line, file=sys.stderr)  # noqa: T201 - there is no log yet
 
 
 def make_parser() -> argparse.ArgumentParser:

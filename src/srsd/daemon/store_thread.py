@@ -17,7 +17,7 @@ from srsd.daemon.address_file import AddressFile, Entry, Size
 from srsd.daemon.counters import StoreSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from srsd.daemon.counters import Counters
 
@@ -201,9 +201,9 @@ class StoreThread:
         if asked:
             self._call(self._settle, asked, outcomes)
 
-    def _call(self, function: object, *arguments: object) -> None:
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+            self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop has ended without us
             return
 

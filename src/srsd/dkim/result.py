@@ -10,7 +10,7 @@ class Result(StrEnum):
     """Result words for DKIM (RFC 8601 §2.7.1). A message without signatures is `none`."""
 
     NONE = "none"
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"
     FAIL = "fail"  # it can be verified, and does not verify
     POLICY = "policy"  # it verifies or might, but not in a way that we accept
     NEUTRAL = "neutral"  # it uses what we do not know: RFC 6376 wants it ignored

@@ -15,7 +15,7 @@ class DmarcResult(StrEnum):
     There is no permerror: a record that cannot be used is like none (§4.10.1).
     """
 
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"
     FAIL = "fail"
     NONE = "none"  # no record asks for anything
     TEMPERROR = "temperror"  # DNS did not answer what might change the result

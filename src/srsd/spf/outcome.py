@@ -11,7 +11,7 @@ class SpfResult(StrEnum):
 
     NONE = "none"
     NEUTRAL = "neutral"
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"
     FAIL = "fail"
     SOFTFAIL = "softfail"
     TEMPERROR = "temperror"

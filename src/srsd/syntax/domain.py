@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # idna and the codec machinery load these two at the first name that is not ASCII; by then the
 # daemon may be a user that cannot read Python's library.
-import encodings.punycode  # noqa: F401
+import encodings.punycode  # noqa: F401 - for its being loaded
 import re
 from typing import TYPE_CHECKING
 

@@ -101,7 +101,7 @@ class _Process:
         """Look keys up. Whatever is raised, the process is of no more use."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None  # noqa: S101 - for mypy: they are pipes
-        assert stdout is not None  # noqa: S101
+        assert stdout is not None  # noqa: S101 - as above
         stdin.write(b"".join([key + b"\n" for key in keys]) + self._marker + b"\n")
         try:
             text = await stdout.readuntil(self._marker + b"\t")
@@ -132,7 +132,7 @@ class _Process:
 
     async def _why_it_ended(self) -> str:
         stderr = self._process.stderr
-        assert stderr is not None  # noqa: S101 - for mypy
+        assert stderr is not None  # noqa: S101 - for mypy: it is a pipe
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(1):
                 line = _last_line(await stderr.read(_ERRORS_MAXIMUM))
