@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from srsd.arc.result import ChainStatus
@@ -73,6 +74,7 @@ def plan_chain(
     return plan_validation(fields, now, minimum_key_bits=parameters.minimum_key_bits)
 
 
+@lru_cache(maxsize=4)  # a configuration has one
 def trusted_domains(parameters: ArcCheckParameters) -> frozenset[bytes]:
     """Fold the domains of trusted_sealers."""
     folded = (fold_domain(text.encode()) for text in parameters.trusted_sealers)
