@@ -37,6 +37,8 @@ class Forgeries:
         self._seen += 1
         if claims(value, self._authserv_id):
             self.positions.append(self._seen)
+            if self.bears_our_results:
+                return
             parsed = parse_results(value)
             if parsed is not None and fold_domain(parsed.authserv_id) == self._authserv_id:
                 self.bears_our_results = True
