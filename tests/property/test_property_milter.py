@@ -64,6 +64,9 @@ class Judge:
     refused = None
     macros: dict = {}  # noqa: RUF012 - never changed
 
+    def __init__(self) -> None:
+        self.agreements: dict = {}
+
     def begin(self, envelope) -> Digest:
         return Digest(envelope)
 

@@ -95,6 +95,7 @@ class Judge:
         self.late = late
         self.messages: list[Message] = []
         self.refused = Refused(holds) if holds else None
+        self.agreements: dict = {}
 
     def begin(self, _envelope) -> Message:
         self.messages.append(Message(self, len(self.messages)))

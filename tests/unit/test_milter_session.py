@@ -119,6 +119,7 @@ class Judge:
         self.unwanted = unwanted
         self.macros = macros or {}
         self.refused = refused
+        self.agreements: dict = {}
         self.decision: object = DONE
         self.messages: list[Message] = []
         self.fails_at = ""
@@ -244,6 +245,15 @@ def test_actions_are_those_that_we_need(offered):
 def test_without_an_action_that_we_need_there_is_no_agreement(offered):
     with pytest.raises(ProtocolError, match=r"add headers|change headers"):
         Driver(actions=offered)
+
+
+def test_offers_that_are_kept_are_bounded_and_do_not_mix():
+    judge = Judge()
+    for steps in range(200):
+        assert Driver(judge, steps=steps).steps == steps & (ALL_NO_REPLIES | LEADING_SPACE)
+    assert 0 < len(judge.agreements) < 100
+    for steps in range(200):  # from those that are kept, and anew
+        assert Driver(judge, steps=steps).steps == steps & (ALL_NO_REPLIES | LEADING_SPACE)
 
 
 MACRO_LISTS = {

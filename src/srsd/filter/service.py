@@ -14,6 +14,7 @@ from srsd.wire.milter import Action, MacroStage, Step
 if TYPE_CHECKING:
     from srsd.filter.rules import Rules, World
     from srsd.filter.verdict import DeferBudget
+    from srsd.wire.milter_negotiation import Agreement
     from srsd.wire.milter_session import Envelope
 
 _NO_MACRO = b"{srsd_none}"
@@ -45,6 +46,7 @@ class MailFilter:
         self.unwanted = Step.NO_UNKNOWN if rules.read_content else Step.NO_UNKNOWN | Step.NO_BODY
         self._origins = Origins(rules.milter)
         self.macros = _MACROS
+        self.agreements: dict[bytes, Agreement] = {}
         self.refused: RefusedRecipients | None = None
         if rules.refusal is not None:
             self.macros = {**_MACROS, MacroStage.RECIPIENT: b"{rcpt_mailer} {rcpt_host}"}

@@ -1,4 +1,4 @@
-"""One milter connection without its socket: negotiation, the order of commands, macros, and legal replies.
+"""One milter connection without its socket: the order of commands, macros, and legal replies.
 
 A connection has many messages, one after the other. The session tells a Filter of each, and answers the
 MTA as the Filter decides; what the Filter says comes only at the end of a message.
@@ -6,17 +6,11 @@ MTA as the Filter decides; what the Filter says comes only at the end of a messa
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from srsd.errors import ProtocolError
 from srsd.wire.milter import (
-    CONTINUE,
     LEGAL_REPLIES,
-    NEGOTIATION_LENGTH,
-    NO_REPLY,
-    VERSION_MAXIMUM,
-    VERSION_MINIMUM,
     Action,
     AnyReply,
     Command,
@@ -28,24 +22,23 @@ from srsd.wire.milter import (
     Step,
     TemporaryFailure,
     Verdict,
-    format_negotiation,
     format_reply,
     is_refused,
     needed_action,
     parse_connect,
     parse_header,
     parse_macros,
-    parse_negotiation,
     parse_path,
     parse_text,
 )
+from srsd.wire.milter_negotiation import agree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from srsd.syntax.header import HeaderField
+    from srsd.wire.milter_negotiation import Agreement
 
-NO_REPLIES = Step(sum(NO_REPLY.values()))
 HEADERS_AT_ONCE = 64  # fields that wait to be handed on; a field of Postfix has 60,000 octets at most
 RECIPIENTS_MAXIMUM = 50_000  # Postfix takes 1,000 of one client (smtpd_recipient_limit)
 _NOBODY = Connect(b"", None)
@@ -143,58 +136,14 @@ class Filter(Protocol):
         """What hears of recipients that the MTA refused, if any; by the macros {rcpt_mailer}, {rcpt_host}."""
         ...
 
+    @property
+    def agreements(self) -> dict[bytes, Agreement]:
+        """What was agreed with MTAs, by what they offered: for agree(). What the rest says never changes."""
+        ...
+
     def begin(self, envelope: Envelope) -> MessageFilter:
         """Begin a message: its content is to come."""
         ...
-
-
-class _Wishes(NamedTuple):
-    """What a Filter wants of an MTA."""
-
-    actions: Action
-    unwanted: Step
-    macros: tuple[tuple[MacroStage, bytes], ...]
-    refused: bool  # to hear of recipients that the MTA has refused
-    slows: bool  # to hold an answer to them back
-
-
-class _Agreement(NamedTuple):
-    """What was agreed with an MTA. Numbers, since operators of IntFlag take microseconds."""
-
-    answer: bytes  # that says so
-    actions: int
-    leading_space: bool
-    replies: dict[int, bytes]  # what each command is answered at once
-    hears_of_refused: bool  # recipients that the MTA has refused come, too
-
-
-@lru_cache(maxsize=64)  # an MTA always makes the same offer
-def _agree(data: bytes, wishes: _Wishes) -> _Agreement:
-    """Pick from an offer. Raises ProtocolError where it does not have what is needed."""
-    actions = wishes.actions
-    offer = parse_negotiation(data)
-    if offer.version < VERSION_MINIMUM:
-        raise ProtocolError(f"a milter negotiation of version {offer.version}")
-    missing = actions & ~offer.actions
-    if missing:
-        raise ProtocolError(f"a milter negotiation that does not allow to {_words(missing)}")
-    steps = (NO_REPLIES | Step.HEADER_LEADING_SPACE | wishes.unwanted) & offer.steps
-    sets_macros = offer.actions & Action.SET_MACROS
-    # Without macros nothing tells them from those that the MTA takes.
-    hears_of_refused = bool(wishes.refused and sets_macros and offer.steps & Step.REJECTED_RECIPIENTS)
-    if hears_of_refused:
-        steps |= Step.REJECTED_RECIPIENTS
-        if wishes.slows:
-            steps &= ~Step.NO_REPLY_RECIPIENT
-    answer = format_negotiation(
-        min(offer.version, VERSION_MAXIMUM),
-        actions | sets_macros,
-        steps,
-        dict(wishes.macros) if sets_macros else {},
-    )
-    replies: dict[int, bytes] = {command: CONTINUE for command, step in NO_REPLY.items() if not steps & step}
-    leading_space = bool(steps & Step.HEADER_LEADING_SPACE)
-    return _Agreement(answer, int(actions), leading_space, replies, hears_of_refused)
 
 
 # States of a session. Plain numbers: each packet looks at them, and members of an Enum take longer to find.
@@ -271,17 +220,7 @@ class Session:
     # The connection.
 
     def _negotiate(self, data: bytes) -> bytes:
-        judge = self._judge
-        # What may follow the numbers is not looked at.
-        refused = judge.refused
-        wishes = _Wishes(
-            judge.actions,
-            judge.unwanted,
-            tuple(judge.macros.items()),
-            refused=refused is not None,
-            slows=refused is not None and refused.slows,
-        )
-        agreement = _agree(data[:NEGOTIATION_LENGTH], wishes)
+        agreement = agree(data, self._judge)
         if self._state != _NEW:
             self._new_connection()
         self._handlers = self._HANDLERS
@@ -520,7 +459,3 @@ _HEADER = int(Command.HEADER)
 _CONNECTION_STAGES = frozenset(map(int, (Command.CONNECT, Command.HELO)))
 # All others may be as many and as long as an MTA likes.
 _KEPT_MACROS = frozenset({b"i", b"j", b"daemon_name", b"auth_type", b"auth_authen"})
-
-
-def _words(actions: Action) -> str:
-    return " and ".join(str(each.name).lower().replace("_", " ") for each in Action if each & actions)
