@@ -138,7 +138,7 @@ def test_the_third_one_waits_and_nobody_else(slow):
 
 
 def test_only_so_many_wait_and_the_rest_is_answered_at_once(directory, dns):
-    with Srsd(configure(directory, dns, delay=20.0)) as srsd:
+    with Srsd(configure(directory, dns, delay=15.0)) as srsd:
         first = client(srsd)
         assert [seconds(first) < AT_ONCE for _ in range(2)] == [True, True]
         waiting = [client(srsd) for _ in range(10)]
@@ -146,7 +146,7 @@ def test_only_so_many_wait_and_the_rest_is_answered_at_once(directory, dns):
             mta.put(b"D", b"R{rcpt_mailer}\0error\0{rcpt_host}\x005.1.1\0")
             mta.put(b"R", FORGED + b"\0")
             mta.flush()
-        srsd.wait_for_log("in_last_hour=12, delay=20")
+        srsd.wait_for_log("in_last_hour=12, delay=15")
         assert seconds(first) < AT_ONCE
         assert events(srsd, "srs_delayed") == {"delayed": 10, "not delayed, too many wait": 1}
         # One that leaves makes room.
@@ -156,7 +156,7 @@ def test_only_so_many_wait_and_the_rest_is_answered_at_once(directory, dns):
         mta.put(b"D", b"R{rcpt_mailer}\0error\0{rcpt_host}\x005.1.1\0")
         mta.put(b"R", FORGED + b"\0")
         mta.flush()
-        srsd.wait_for_log("in_last_hour=14, delay=20")
+        srsd.wait_for_log("in_last_hour=14, delay=15")
         # And the end of srsd waits for none of them.
         begun = time.monotonic()
         for each in (*waiting, mta, first):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import fields
 from ipaddress import ip_address
 
 import pytest
 
+from harness.forwarder import FRAGMENTS
 from srsd.config import Srs as SrsConfig
 from srsd.daemon.counters import Counters
 from srsd.daemon.refusal_log import note_refused
 from srsd.exclusion import ExclusionMap
 from srsd.filter.forgers import Forgers
 from srsd.filter.origin import MilterParameters, Origin, Origins
-from srsd.filter.refused import FREE_TRIES, Delays, RefusalRules, RefusedRecipients
+from srsd.filter.refused import FREE_TRIES, Delays, RefusalParameters, RefusalRules, RefusedRecipients
 from srsd.lookup import Lookup
 from srsd.srs import Keyring, Srs
 from srsd.wire.answer import Status
@@ -162,6 +165,15 @@ def test_too_many_do_not_wait_and_a_reload_does_not_change_that():
     assert [after_reload.see() for _ in range(FREE_TRIES + 1)] == [None] * 3
     waits[FREE_TRIES].end()
     assert after_reload.see() is not None
+
+
+def test_the_longest_delay_is_shorter_than_postfix_waits_for_the_milter():
+    (seconds,) = re.findall(
+        r"^milter_command_timeout = (\d+)s$", (FRAGMENTS / "milter.cf").read_text(), re.MULTILINE
+    )
+    (check,) = [each.metadata["check"] for each in fields(RefusalParameters) if each.name == "forgery_delay"]
+    assert check(15) is None
+    assert check(int(seconds) - 2) is not None
 
 
 # The line, and what is counted.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FREE_TRIES = 2  # in an hour, before a client is slowed: an honest mistake, tried again, is not
 DELAYED_MAXIMUM = 10  # answers at once, in one process: a tenth of Postfix's default_process_limit
-_DELAY_MAXIMUM = 20.0  # seconds; Postfix gives a milter up after 30 (milter_command_timeout)
+_DELAY_MAXIMUM = 15.0  # seconds; postfix/milter.cf has a milter given up after 20 (milter_command_timeout)
 _SECONDS_PER_DAY = 86400
 
 
