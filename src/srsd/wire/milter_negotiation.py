@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from srsd.errors import ProtocolError
 from srsd.wire.milter import (
@@ -18,7 +18,7 @@ from srsd.wire.milter import (
 )
 
 if TYPE_CHECKING:
-    from srsd.wire.milter_session import Filter
+    from srsd.wire.milter import MacroStage
 
 _NO_REPLIES = Step(sum(NO_REPLY.values()))
 _KEPT = 64  # offers; an MTA always makes the same one
@@ -34,29 +34,67 @@ class Agreement(NamedTuple):
     hears_of_refused: bool  # recipients that the MTA has refused come, too
 
 
-def agree(data: bytes, judge: Filter) -> Agreement:
-    """Pick what a Filter wants from what an MTA offers: the data of NEGOTIATE.
+class RefusalWishes(Protocol):
+    """What is wanted of recipients that the MTA itself has refused."""
+
+    @property
+    def slows(self) -> bool:
+        """Whether an answer is ever held back: the MTA then waits for one to each RCPT."""
+        ...
+
+
+class Wishes(Protocol):
+    """What a filter wants of an MTA. But for agreements it never changes."""
+
+    @property
+    def actions(self) -> Action:
+        """What it may change."""
+        ...
+
+    @property
+    def unwanted(self) -> Step:
+        """What need not be sent: NO_BODY and the like."""
+        ...
+
+    @property
+    def macros(self) -> dict[MacroStage, bytes]:
+        """The names of macros it looks at, parted by blanks."""
+        ...
+
+    @property
+    def refused(self) -> RefusalWishes | None:
+        """None where it need not hear of recipients that the MTA refused."""
+        ...
+
+    @property
+    def agreements(self) -> dict[bytes, Agreement]:
+        """What was agreed with MTAs, by what they offered; agree() fills it."""
+        ...
+
+
+def agree(data: bytes, wishes: Wishes) -> Agreement:
+    """Pick what is wanted from what an MTA offers: the data of NEGOTIATE.
 
     Raises ProtocolError where the offer does not have what is needed.
     """
     offer = data[:NEGOTIATION_LENGTH]  # what may follow the numbers is not looked at
-    agreement = judge.agreements.get(offer)
+    agreement = wishes.agreements.get(offer)
     if agreement is None:
-        agreement = _agree(offer, judge)
-        if len(judge.agreements) < _KEPT:
-            judge.agreements[offer] = agreement
+        agreement = _agree(offer, wishes)
+        if len(wishes.agreements) < _KEPT:
+            wishes.agreements[offer] = agreement
     return agreement
 
 
-def _agree(data: bytes, judge: Filter) -> Agreement:
-    actions, refused = judge.actions, judge.refused
+def _agree(data: bytes, wishes: Wishes) -> Agreement:
+    actions, refused = wishes.actions, wishes.refused
     offer = parse_negotiation(data)
     if offer.version < VERSION_MINIMUM:
         raise ProtocolError(f"a milter negotiation of version {offer.version}")
     missing = actions & ~offer.actions
     if missing:
         raise ProtocolError(f"a milter negotiation that does not allow to {_words(missing)}")
-    steps = (_NO_REPLIES | Step.HEADER_LEADING_SPACE | judge.unwanted) & offer.steps
+    steps = (_NO_REPLIES | Step.HEADER_LEADING_SPACE | wishes.unwanted) & offer.steps
     sets_macros = offer.actions & Action.SET_MACROS
     # Without macros nothing tells them from those that the MTA takes.
     hears_of_refused = bool(refused and sets_macros and offer.steps & Step.REJECTED_RECIPIENTS)
@@ -68,7 +106,7 @@ def _agree(data: bytes, judge: Filter) -> Agreement:
         min(offer.version, VERSION_MAXIMUM),
         actions | sets_macros,
         steps,
-        judge.macros if sets_macros else {},
+        wishes.macros if sets_macros else {},
     )
     replies: dict[int, bytes] = {command: CONTINUE for command, step in NO_REPLY.items() if not steps & step}
     leading_space = bool(steps & Step.HEADER_LEADING_SPACE)

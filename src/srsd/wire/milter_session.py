@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 from srsd.errors import ProtocolError
 from srsd.wire.milter import (
     LEGAL_REPLIES,
-    Action,
     AnyReply,
     Command,
     Connect,
-    MacroStage,
     Modification,
     Path,
     Progress,
-    Step,
     TemporaryFailure,
     Verdict,
     format_reply,
@@ -31,13 +28,12 @@ from srsd.wire.milter import (
     parse_path,
     parse_text,
 )
-from srsd.wire.milter_negotiation import agree
+from srsd.wire.milter_negotiation import RefusalWishes, Wishes, agree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from srsd.syntax.header import HeaderField
-    from srsd.wire.milter_negotiation import Agreement
 
 HEADERS_AT_ONCE = 64  # fields that wait to be handed on; a field of Postfix has 60,000 octets at most
 RECIPIENTS_MAXIMUM = 50_000  # Postfix takes 1,000 of one client (smtpd_recipient_limit)
@@ -100,45 +96,20 @@ class Delay:
         self._ended()
 
 
-class RefusalFilter(Protocol):
+class RefusalFilter(RefusalWishes, Protocol):
     """What hears of recipients that the MTA itself has refused."""
-
-    @property
-    def slows(self) -> bool:
-        """Whether it ever holds an answer back: the MTA then waits for one to each RCPT."""
-        ...
 
     def see(self, client: Connect, macros: Mapping[bytes, bytes], path: Path) -> Delay | None:
         """Take note of one; None where it is answered at once."""
         ...
 
 
-class Filter(Protocol):
+class Filter(Wishes, Protocol):
     """What a session needs to know of whoever judges its messages."""
-
-    @property
-    def actions(self) -> Action:
-        """What it may change."""
-        ...
-
-    @property
-    def unwanted(self) -> Step:
-        """What need not be sent: NO_BODY and the like."""
-        ...
-
-    @property
-    def macros(self) -> dict[MacroStage, bytes]:
-        """The names of macros it looks at, parted by blanks."""
-        ...
 
     @property
     def refused(self) -> RefusalFilter | None:
         """What hears of recipients that the MTA refused, if any; by the macros {rcpt_mailer}, {rcpt_host}."""
-        ...
-
-    @property
-    def agreements(self) -> dict[bytes, Agreement]:
-        """What was agreed with MTAs, by what they offered: for agree(). What the rest says never changes."""
         ...
 
     def begin(self, envelope: Envelope) -> MessageFilter:
