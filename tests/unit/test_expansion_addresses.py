@@ -45,13 +45,9 @@ def test_lists(text, items):
 
 @pytest.mark.parametrize("text", [b"(", b'"', b"\\", b"[", b"<", b"a ", b"a,", b"@", b"\\a", b"(a)", b'"\\"'])
 def test_lists_take_linear_time(text):
-    def seconds(count: int) -> float:
-        begin = time.process_time()
-        parse_list(text * count)
-        return time.process_time() - begin
-
-    seconds(1000)
-    assert seconds(200_000) < 40 * max(seconds(20_000), 0.002)
+    begin = time.process_time()
+    parse_list(text * 200_000)
+    assert time.process_time() - begin < 5  # below 0.5; squares take minutes
 
 
 @pytest.mark.parametrize(
