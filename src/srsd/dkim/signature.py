@@ -29,7 +29,7 @@ _NAMES_KEPT_MAXIMUM = 1024  # octets of an h= that is kept, parsed
 _LABELS_KEPT_MAXIMUM = 512  # octets of a d=, s=, a= and i= that are kept, parsed
 _CLOCK_DRIFT = 300  # seconds that a signer's clock may differ from ours (§3.5, x=)
 
-_DOT, _AT = b".@"  # numbers: they are found ten times as fast as octets of their own
+_DOT = ord(".")  # a number is found ten times as fast as a bytes object of one octet
 
 _KEY_TYPES = {key_type.algorithm: key_type for key_type in KeyType}
 _CANONICALIZATIONS = {

@@ -110,12 +110,8 @@ def dkim_results(results: DkimResults) -> Iterator[Result]:
     elif not results.why_unchecked and not results.signatures:
         yield Result("dkim", "none")
     for each in results.signatures:
-        domain, selector, algorithm, start = (
-            each.domain,
-            each.selector,
-            each.algorithm,
-            each.signature_start,
-        )
+        domain, selector = each.domain, each.selector
+        algorithm, start = each.algorithm, each.signature_start
         properties: tuple[tuple[str, str, bytes], ...] = (
             ("header", "d", domain),
             ("header", "s", selector),
