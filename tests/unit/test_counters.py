@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -127,7 +128,7 @@ def test_of_all_forgers_the_ten_worst_are_shown(parts):
     given_parts = []
     for part in parts:
         counters = Counters()
-        counters.forgers = list(part.items())
+        counters.worst_forgers = partial(list, part.items())
         given_parts.append(counters.snapshot())
     total = {
         name: sum(part.get(name, 0) for part in parts) for name in {name for part in parts for name in part}

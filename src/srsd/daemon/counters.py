@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from srsd.daemon.dns.counters import DnsCounters, DnsSnapshot, add_up_dns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 # Upper bounds, in seconds, of the classes in which the time for an answer is counted.
 LATENCY_BOUNDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3, 100e-3, 1.0)
@@ -95,7 +95,7 @@ class Counters:
         self.bugs = 0
         self.dns = DnsCounters()
         self.store = StoreSnapshot(addresses=0, octets=0, maximum_octets=0, failing=0)
-        self.forgers: list[tuple[str, int]] = []
+        self.worst_forgers: Callable[[], list[tuple[str, int]]] = list  # found only when somebody asks
         self._events: dict[tuple[str, str], int] = {}
 
     def count(self, what: str, kind: str, number: int = 1) -> None:
@@ -128,7 +128,7 @@ class Counters:
             bugs=self.bugs,
             dns=self.dns.snapshot(),
             store=self.store,
-            forgers=self.forgers,
+            forgers=self.worst_forgers(),
         )
 
 

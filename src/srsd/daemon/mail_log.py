@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from srsd.filter.author import Author
     from srsd.filter.forwarding import Rewriting
     from srsd.filter.report import Report, Timings
-    from srsd.filter.transaction import Transaction
     from srsd.filter.verdict import Verdict
     from srsd.resolving import IpAddress
 
@@ -43,8 +42,13 @@ def note_message(report: Report, counters: Counters) -> None:
     level = logging.WARNING if signatures.hazards or report.rewriting.expansion.problem else logging.INFO
     if _LOG.isEnabledFor(level):
         facts = _facts(report)
-        said = ", ".join([f"{name}={value}" for name, value in facts.items() if name != "queue_id"])
+        said = spelt({name: value for name, value in facts.items() if name != "queue_id"})
         _LOG.log(level, "%s: %s", facts["queue_id"] or "no queue id", said, extra={"facts": facts})
+
+
+def spelt(facts: Facts) -> str:
+    """Spell facts for a line of text."""
+    return ", ".join([f"{name}={value}" for name, value in facts.items()])
 
 
 def _count(report: Report, counters: Counters) -> None:
@@ -100,9 +104,9 @@ def _facts(report: Report) -> Facts:
     transaction = report.transaction
     facts: Facts = {
         "queue_id": loggable(report.queue_id),
-        "client": _client(transaction),
+        "client": client_name(transaction.client, transaction.client_name),
         "helo": loggable(transaction.helo),
-        "from": f"<{loggable(transaction.sender_path).removeprefix('<').removesuffix('>')}>",
+        "from": path_name(transaction.sender_path),
         "origin": transaction.origin.value,
     }
     if transaction.login:
@@ -118,15 +122,16 @@ def _facts(report: Report) -> Facts:
     return facts | _timing_facts(report.timings)
 
 
-def _client(transaction: Transaction) -> str:
-    return client_name(transaction.client, transaction.client_name)
-
-
 def client_name(client: IpAddress | None, name: bytes) -> str:
     """Name a client as Postfix's log does; Postfix has the address for a name that it does not know."""
     address = f"[{client or 'no address'}]"
     shown = loggable(name)
     return address if shown == address else shown + address
+
+
+def path_name(path: bytes) -> str:
+    """Name a reverse-path or forward-path in angle brackets, whether the MTA gave them or not."""
+    return f"<{loggable(path).removeprefix('<').removesuffix('>')}>"
 
 
 def _spf_facts(report: Report) -> Facts:
@@ -198,7 +203,7 @@ def _rewriting_facts(rewriting: Rewriting) -> Facts:
     expansion = rewriting.expansion
     if expansion.leaves:
         facts["srs_leaves"] = f"<{loggable(expansion.leaves)}>"
-        facts["srs_recipient"] = f"<{loggable(expansion.recipient).removeprefix('<').removesuffix('>')}>"
+        facts["srs_recipient"] = path_name(expansion.recipient)
     if rewriting.spf:
         facts["srs_spf"] = rewriting.spf
     if expansion.problem:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from srsd.daemon.log import loggable
-from srsd.daemon.mail_log import client_name
+from srsd.daemon.mail_log import client_name, path_name, spelt
 
 if TYPE_CHECKING:
     from srsd.daemon.counters import Counters
@@ -31,6 +30,5 @@ def note_refused(refused: RefusedSrsAddress, counters: Counters) -> None:
     }
     if refused.delay:
         facts["delay"] = f"{refused.delay:g}"
-    facts["recipient"] = f"<{loggable(refused.recipient).removeprefix('<').removesuffix('>')}>"
-    said = ", ".join([f"{name}={value}" for name, value in facts.items()])
-    _LOG.info("refused SRS address: %s", said, extra={"facts": facts})
+    facts["recipient"] = path_name(refused.recipient)
+    _LOG.info("refused SRS address: %s", spelt(facts), extra={"facts": facts})

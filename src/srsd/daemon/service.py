@@ -70,6 +70,7 @@ class Service:
         self._dns = parsed.config.dns
         self.resolver = StubResolver(self._dns, counters=counters.dns)
         self._forgers, self._delays = Forgers(), Delays()
+        counters.worst_forgers = lambda: self._forgers.most(FORGERS_SHOWN, time.monotonic())
         self._parameters = parsed.config.srs
         self._expander = make_expander(parsed.config)
         self._reloads = material.reloads
@@ -94,7 +95,6 @@ class Service:
         self._ticks += 1
         self.resolver.tick()
         self._tend_store()
-        self._counters.forgers = self._forgers.most(FORGERS_SHOWN, time.monotonic())
         if self._expander is not None:
             self._expander.tick()
         if self._answerer.today != today():
